@@ -1,0 +1,30 @@
+"""Variables, modules and transforms: the stateful core, which knows nothing of optimization."""
+
+from optimkit.core import collection as collection
+from optimkit.core import gradient as gradient
+from optimkit.core import module as module
+from optimkit.core import random as random
+from optimkit.core import transform as transform
+from optimkit.core import variable as variable
+from optimkit.core.collection import Renamer as Renamer
+from optimkit.core.collection import VarCollection as VarCollection
+from optimkit.core.gradient import Grad as Grad
+from optimkit.core.gradient import GradValues as GradValues
+from optimkit.core.gradient import Hessian as Hessian
+from optimkit.core.gradient import Jacobian as Jacobian
+from optimkit.core.module import ForceArgs as ForceArgs
+from optimkit.core.module import Function as Function
+from optimkit.core.module import Module as Module
+from optimkit.core.module import ModuleDict as ModuleDict
+from optimkit.core.module import ModuleList as ModuleList
+from optimkit.core.module import find_used_variables as find_used_variables
+from optimkit.core.random import Generator as Generator
+from optimkit.core.transform import Jit as Jit
+from optimkit.core.transform import Scan as Scan
+from optimkit.core.transform import Vectorize as Vectorize
+from optimkit.core.variable import BaseState as BaseState
+from optimkit.core.variable import BaseVar as BaseVar
+from optimkit.core.variable import RandomState as RandomState
+from optimkit.core.variable import StateVar as StateVar
+from optimkit.core.variable import TrainRef as TrainRef
+from optimkit.core.variable import TrainVar as TrainVar

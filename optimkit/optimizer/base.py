@@ -1,0 +1,312 @@
+"""The stateful face: a rule bound to variables.
+
+An :class:`Optimizer` has no mathematics. It binds a rule to the parameters of a collection, keeps the rule's memory in
+state variables named after those parameters, and on each call checks, reads, runs the rule, and writes. Nothing is
+written before everything is known to be right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from optimkit.core import BaseVar, GradValues, Module, StateVar, TrainRef, TrainVar, VarCollection
+from optimkit.core.collection import store
+from optimkit.errors import HyperparameterError, MissingInputError, StructureError, message
+from optimkit.hyper import check_lr, hyperparameters
+from optimkit.numerics import cast, count_up
+from optimkit.optimizer.describe import named_doc, named_signature
+from optimkit.pure import as_scalar, check_grad, check_needs, check_params
+from optimkit.rules import lookup
+from optimkit.rules.base import Rule, Step, check_rule_type, displace
+
+
+class Optimizer(Module):
+    """A rule bound to the TrainVars of a collection.
+
+    Args:
+        vc: the variables; the TrainVars in it are optimized, each once.
+        rule: the algorithm, such as ``rules.Adam()`` or ``rules.Chain(...)``. Named subclasses (``optimizer.Adam``)
+            take their rule's hyperparameters here instead, by position or by name.
+        lr: the learning rate for :meth:`step`: a number, which is kept in a state variable and can be assigned, or a
+            function of the step (from 0), such as a schedule.
+        dynamic: names of hyperparameters that are kept in float32 state variables: those can be assigned without a
+            new compile.
+
+    Hyperparameters are attributes: ``opt.beta1`` reads one, ``opt.beta1 = 0.8`` sets it. One that is not dynamic is
+    a constant of compiled programs, so setting it after a compile raises.
+
+    Raises:
+        StructureError: there is no TrainVar in the collection.
+        DTypeError: a TrainVar is not of floating point.
+        HyperparameterError: a hyperparameter is unknown or out of range.
+
+    Example:
+        >>> import optimkit
+        >>> from optimkit import rules
+        >>> w = optimkit.TrainVar(jnp.array([1.0, 2.0]))
+        >>> opt = Optimizer(optimkit.VarCollection({"w": w}), rules.Chain(rules.ClipByGlobalNorm(), rules.SGD()))
+        >>> opt(0.1, [jnp.array([3.0, 4.0])])
+        >>> w.value
+        Array([0.94, 1.92], dtype=float32)
+    """
+
+    rule_type: ClassVar[type[Rule] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        rule_type = cls.__dict__.get("rule_type")
+        if rule_type is not None:
+            cls.__doc__ = named_doc(cls.__doc__, rule_type)
+            cls.__signature__ = named_signature(rule_type)  # type: ignore[attr-defined]
+
+    def __init__(self, vc: VarCollection, *args: Any, lr: Any = None, dynamic: Sequence[str] = (), **kwargs: Any):
+        if self.rule_type is not None:
+            rule = self.rule_type(*args, **kwargs)
+        else:
+            rule, lr = _rule_and_lr(*args, **kwargs, **{} if lr is None else {"lr": lr})  # type: ignore[misc]
+        where = f"optimizer.{type(self).__name__}"
+        check_rule_type(where, rule)
+        found = vc.subset(TrainVar).unique()
+        check_params(where, list(found.keys()), found.tensors())
+        self._rule, self._vc, self._compiled = rule, VarCollection(vc), False
+        self.train_vars = VarCollection((name, TrainRef(v)) for name, v in found.items())  # type: ignore[arg-type]
+        self._add_state(where, lr, (dynamic,) if isinstance(dynamic, str) else tuple(dynamic))
+
+    def _add_state(self, where: str, lr: Any, dynamic: tuple[str, ...]) -> None:
+        params = self._params()
+        names, leaves, self._structure = lookup.state_names(list(params), self._rule.init(params))
+        self._state = self._new_vars(dict(zip(names, leaves, strict=True)))
+        dynamic_values = {name: jnp.float32(lookup.get(where, self._rule, name)) for name in dynamic}
+        self._schedule = None
+        if callable(lr):
+            self._schedule, self.clock = lr, StateVar(jnp.zeros((), jnp.int32), None)
+        elif lr is not None:
+            check_lr(where, lr)
+            dynamic_values["lr"] = as_scalar(lr, params)
+        self._dynamic = self._new_vars({f".{name}": x for name, x in dynamic_values.items()})
+
+    def _new_vars(self, values: dict[str, Any]) -> VarCollection:
+        """Make state variables, named as in ``vars()``, so that messages name them so too."""
+        return VarCollection((f"({type(self).__name__}){name}", StateVar(x, None)) for name, x in values.items())
+
+    def _dynamic_var(self, name: str) -> BaseVar | None:
+        return self._dynamic.get(f"({type(self).__name__}).{name}")
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        lr: Any,
+        grads: Sequence[Any] | Mapping[str, Any],
+        *positional: Any,
+        value: Any = None,
+        grad_fn: Callable[[Any], Any] | None = None,
+        key: Any = None,
+        **overrides: Any,
+    ) -> None:
+        """Take one step.
+
+        Args:
+            lr: the learning rate: a number, an array or a tracer. Another value never compiles anew.
+            grads: a list in the collection's order, as ``GradValues`` returns, or a mapping from names.
+            *positional: hyperparameters for this call, in the order of their rule; None keeps one.
+            value: the loss, for rules that need it.
+            grad_fn: a function from ``{name: parameter}`` to ``{name: gradient}``, for rules that need it.
+            key: a random key, for rules that need it.
+            **overrides: hyperparameters for this call, by name; None keeps one.
+
+        Raises:
+            StructureError: wrong number, names or shapes of gradients.
+            DTypeError: gradients that are not of floating point.
+            HyperparameterError: a learning rate or override that is out of range or unknown.
+            MissingInputError: the rule needs an input that is not given.
+
+        Nothing is written if it raises.
+        """
+        overrides |= zip(hyperparameters(self._rule), positional, strict=False)
+        self._apply(lr, grads, {"value": value, "grad_fn": grad_fn, "key": key}, overrides)
+
+    def step(self, grads: Sequence[Any] | Mapping[str, Any], **inputs: Any) -> None:
+        """Take one step with the learning rate given to the constructor; keywords as in :meth:`__call__`."""
+        self(self.lr, grads, **inputs)
+
+    def minimize(self, loss_fn: Callable[..., Any], *batch: Any, lr: Any = None, **overrides: Any) -> Any:
+        """Compute loss and gradients, and take one step; rules that evaluate the loss themselves can do so.
+
+        Args:
+            loss_fn: a function, or a module, that returns the loss, alone or first in a tuple.
+            *batch: its arguments.
+            lr: the learning rate; the one given to the constructor where None.
+            **overrides: hyperparameters for this call.
+
+        Returns:
+            What ``loss_fn`` returned. If anything raises, all variables are as before.
+        """
+        vc = self._vc + (loss_fn.vars("loss_fn:") if isinstance(loss_fn, Module) else {})
+        trained = [v._buffer for v in vc.subset(TrainVar)]
+
+        def gradients() -> tuple[dict[str, Any], Any]:
+            grads, values = GradValues(loss_fn, vc)(*batch)
+            by_buffer = {id(b): g for b, g in zip(trained, grads, strict=True)}
+            return {name: by_buffer[id(ref._buffer)] for name, ref in self.train_vars.items()}, values
+
+        def grad_fn(params: dict[str, Any]) -> dict[str, Any]:
+            with vc.swapped(vc.tensors()), self.train_vars.swapped(params):
+                return gradients()[0]
+
+        with vc.restored_on_error():
+            grads, values = gradients()
+            inputs = {"value": values[0], "grad_fn": grad_fn, "key": None}
+            self._apply(self.lr if lr is None else lr, grads, inputs, overrides)
+        return values if isinstance(values, tuple) else values[0]
+
+    def _apply(self, lr: Any, grads: Any, inputs: dict[str, Any], overrides: dict[str, Any]) -> None:
+        where = f"optimizer.{type(self).__name__}(lr, grads)"
+        check_lr(where, lr)
+        params = self._params()
+        grads = self._bound(where, grads, params)
+        rule = lookup.override(where, self._rule_now(), overrides)
+        check_needs(where, rule, inputs)
+        delta, state = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), self._state_tree())
+        moved = displace(params, delta)
+        new = [moved[name] for name in self.train_vars.keys()]  # noqa: SIM118 - iteration gives variables
+        new += self._structure.flatten_up_to(state)
+        variables = [*self.train_vars.values(), *self._state.values()]
+        if self._schedule is not None:
+            variables.append(self.clock)
+            new.append(count_up(self.clock.value))
+        self._compiled |= any(isinstance(x, jax.core.Tracer) for x in new)
+        store([v._buffer for v in variables], [v.checked(x) for v, x in zip(variables, new, strict=True)])
+
+    def _bound(self, where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
+        """Return gradients by name, or raise where they do not fit the parameters one by one."""
+        names = list(params)
+        if isinstance(grads, Mapping):
+            missing, unknown = [n for n in names if n not in grads], [n for n in grads if n not in params]
+            if missing or unknown:
+                raise StructureError(message(
+                    where, "the names of the gradients are not those of the variables.", names, list(grads),
+                    f"Missing: {missing}. Unknown: {unknown}."))  # fmt: skip
+            named = {n: grads[n] for n in names}
+        elif isinstance(grads, list | tuple):
+            if len(grads) != len(names):
+                raise StructureError(message(
+                    where, "the number of gradients is not the number of variables.",
+                    f"{len(names)} gradients, for {', '.join(map(repr, names))}", f"{len(grads)}",
+                    "Take gradients with respect to the collection that the optimizer was made from."))  # fmt: skip
+            named = dict(zip(names, grads, strict=True))
+        else:
+            raise StructureError(message(where, "the gradients are neither a list nor a mapping.",
+                                         f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
+        for name, g in named.items():
+            check_grad(where, name, g, params[name])
+        return {name: jnp.asarray(g) for name, g in named.items()}
+
+    def _params(self) -> dict[str, jax.Array]:
+        return {name: ref.value for name, ref in self.train_vars.items()}
+
+    def _state_tree(self) -> Any:
+        return self._structure.unflatten([v.value for v in self._state.values()])
+
+    def _rule_now(self) -> Rule:
+        prefix = f"({type(self).__name__})."
+        values = {name.removeprefix(prefix): v.value for name, v in self._dynamic.items() if name != f"{prefix}lr"}
+        return lookup.override(type(self).__name__, self._rule, values)
+
+    # --- hyperparameters ------------------------------------------------------------------------------------------
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, with the present values of its hyperparameters."""
+        return self._rule_now()
+
+    @property
+    def lr(self) -> Any:
+        """The learning rate of the next :meth:`step`."""
+        if self._schedule is not None:
+            return self._schedule(self.clock.value)
+        lr = self._dynamic_var("lr")
+        if lr is None:
+            raise MissingInputError(message(
+                f"optimizer.{type(self).__name__}", "there is no learning rate.", None, None,
+                f"Give it to the constructor, {type(self).__name__}(vc, ..., lr=0.1), or to the call, opt(lr, grads)."
+            ))  # fmt: skip
+        return lr.value
+
+    @lr.setter
+    def lr(self, lr: Any) -> None:
+        where = f"optimizer.{type(self).__name__}.lr"
+        check_lr(where, lr)
+        var = self._dynamic_var("lr")
+        if var is None:
+            how = "follows a schedule" if self._schedule is not None else "was not given to the constructor"
+            raise HyperparameterError(message(where, f"the learning rate {how}, so it cannot be set.", None, None,
+                                              "Construct the optimizer with lr=<number>."))  # fmt: skip
+        var.assign(as_scalar(lr, self._params()))
+
+    def __getattr__(self, name: str) -> Any:
+        rule: Any = self.__dict__.get("_rule")
+        if rule is None or name.startswith("_") or name not in lookup.names_of(rule):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        var = self._dynamic_var(name)
+        return lookup.get("", rule, name) if var is None else var.value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        rule: Any = self.__dict__.get("_rule")
+        known = rule is not None and not name.startswith("_") and name not in self.__dict__
+        if not known or hasattr(type(self), name) or name not in lookup.names_of(rule):
+            object.__setattr__(self, name, value)
+        elif (var := self._dynamic_var(name)) is not None:
+            lookup.override(f"optimizer.{type(self).__name__}", rule, {name: value})  # raises if out of range
+            var.assign(cast(value, jnp.float32))
+        elif self._compiled:
+            raise HyperparameterError(message(
+                f"optimizer.{type(self).__name__}", f"{name!r} is a constant of programs that are compiled already.",
+                None, None, f"Construct the optimizer with dynamic=({name!r},) to change it between steps."
+            ))  # fmt: skip
+        else:
+            self._rule = lookup.override(f"optimizer.{type(self).__name__}", rule, {name: value})
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> dict[str, SimpleNamespace]:
+        """The memory by parameter: ``opt.state["conv.w"].mu`` is a StateVar."""
+        slots: dict[str, dict[str, Any]] = {name: {} for name in self.train_vars.keys()}  # noqa: SIM118
+        for path, var in self._state.items():
+            for name, slot in slots.items():
+                before, found, key = path.partition(f"[{name}].")
+                if found:
+                    slot[key if key not in slot else f"{before.rpartition('.')[2]}_{key}"] = var
+        return {name: SimpleNamespace(**slot) for name, slot in slots.items()}
+
+    def vars(self, scope: str = "") -> VarCollection:
+        """Return the state, named after the parameters, and references to the parameters."""
+        result = super().vars(scope)
+        scope += f"({type(self).__name__})"
+        result.update((f"{scope}.train_vars[{name}]", ref) for name, ref in self.train_vars.items())
+        own = len(f"({type(self).__name__})")
+        result.update((scope + name[own:], var) for name, var in (self._state + self._dynamic).items())
+        return result
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold, for the length of a block, the parameters that the rule evaluates at (its averages, if any)."""
+        with self.train_vars.swapped(self._rule_now().eval_params(self._state_tree(), self._params())):
+            yield
+
+    def __repr__(self) -> str:
+        size = sum(ref.size for ref in self.train_vars)
+        rule = repr(self._rule)
+        shown = rule[rule.index("(") + 1 : -1] if self.rule_type is not None else rule
+        return f"{type(self).__name__}({shown}{'; ' * bool(shown)}{len(self.train_vars)} variables, {size:,} parameters)"
+
+
+def _rule_and_lr(rule: Any = None, lr: Any = None) -> tuple[Any, Any]:
+    return rule, lr

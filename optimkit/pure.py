@@ -1,0 +1,140 @@
+"""The functional face: a rule and a learning rate as a pair of pure functions on any tree of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optimkit import numerics
+from optimkit.errors import DTypeError, MissingInputError, StructureError, describe, message
+from optimkit.hyper import check_lr
+from optimkit.rules.base import Rule, Step, Tree, check_rule_type, displace
+from optimkit.tree import names_and_leaves
+
+
+class Pure(NamedTuple):
+    """``init(params) -> state`` and ``apply(grads, state, params, **inputs) -> (state, params)``."""
+
+    init: Callable[[Tree], Tree]
+    apply: Callable[..., tuple[Tree, Tree]]
+
+
+def pure(rule: Rule, lr: Any) -> Pure:
+    """Return a rule as two pure functions, in fedjax's order of arguments.
+
+    ``init(params)`` returns the state; ``apply(grads, state, params)`` returns the next state and the new parameters.
+    ``params`` is any tree of arrays. Both work under ``jit``, ``vmap``, ``scan`` and ``grad``; one pair serves many
+    independent states.
+
+    Args:
+        rule: the algorithm.
+        lr: the learning rate: a number, or a function of the step (from 0) such as a schedule.
+
+    ``apply`` also takes what the rule needs (``value=``, ``grad_fn=``, ``key=``) and ``lr=`` in place of the one given
+    here.
+
+    Raises:
+        HyperparameterError: the learning rate is negative, NaN or not a scalar.
+        StructureError: gradients do not fit the parameters (by ``apply``).
+        DTypeError: parameters that are not of floating point.
+
+    Example:
+        >>> from optimkit import rules
+        >>> init, apply = pure(rules.Momentum(0.9), lr=0.1)
+        >>> params = {"w": jnp.array([1.0])}
+        >>> state = init(params)
+        >>> state, params = apply({"w": jnp.array([2.0])}, state, params)
+        >>> params
+        {'w': Array([0.8], dtype=float32)}
+    """
+    check_rule_type("pure", rule)
+    if not callable(lr):
+        check_lr("pure", lr)
+    where = f"pure({type(rule).__name__})"
+
+    def init(params: Tree) -> Tree:
+        check_params(where, *names_and_leaves(params)[:2])
+        state = rule.init(params)
+        return {"clock": jnp.zeros((), jnp.int32), "rule": state} if callable(lr) else state
+
+    def apply(grads: Tree, state: Tree, params: Tree, *, lr: Any = None, **inputs: Any) -> tuple[Tree, Tree]:
+        clock = state["clock"] if callable(schedule) else None
+        if lr is None:
+            lr = schedule(clock) if callable(schedule) else schedule
+        check_lr(where, lr)
+        grads = check_grads(where, grads, params)
+        check_needs(where, rule, inputs)
+        inner = state if clock is None else state["rule"]
+        delta, inner = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), inner)
+        state = inner if clock is None else {"clock": numerics.count_up(clock), "rule": inner}
+        return state, displace(params, delta)
+
+    schedule = lr
+    return Pure(init, apply)
+
+
+def as_scalar(lr: Any, params: Tree) -> jax.Array:
+    """Return a learning rate as a strong scalar: float32, or float64 where a parameter is. Its kind never retraces."""
+    wide = any(p.dtype == jnp.float64 for p in jax.tree.leaves(params))
+    return jnp.asarray(lr, jnp.float64 if wide else jnp.float32)
+
+
+def check_params(where: str, names: list[str], params: list[Any]) -> None:
+    """Raise unless there are parameters and all of them are real numbers of floating point."""
+    if not params:
+        raise StructureError(message(where, "there is nothing to optimize.", "at least one parameter", "none"))
+    for name, p in zip(names, params, strict=True):
+        dtype = jnp.result_type(p)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            fix = ("Hold its real and imaginary parts as two parameters." if jnp.issubdtype(dtype, jnp.complexfloating)
+                   else "Use a StateVar for what is not trained, or make it float32.")  # fmt: skip
+            raise DTypeError(message(where, f"the parameter {name!r} is not of floating point.", "a float dtype",
+                                     describe(p), fix))  # fmt: skip
+
+
+def check_grads(where: str, grads: Tree, params: Tree) -> Tree:
+    """Return gradients with the structure of the parameters, or raise where they do not fit one by one.
+
+    Raises:
+        StructureError: another tree, or a gradient that is missing or of another shape. Nothing broadcasts.
+        DTypeError: a gradient that is not of floating point.
+    """
+    names, leaves, structure = names_and_leaves(params)
+    given = jax.tree.structure(grads, is_leaf=lambda x: x is None)
+    if given != structure:
+        raise StructureError(message(where, "the gradients have another structure than the parameters.",
+                                     structure, given))  # fmt: skip
+    checked = structure.flatten_up_to(grads)
+    for name, g, p in zip(names, checked, leaves, strict=True):
+        check_grad(where, name, g, p)
+    return structure.unflatten([jnp.asarray(g) for g in checked])
+
+
+def check_grad(where: str, name: str, g: Any, p: Any) -> None:
+    """Raise unless one gradient has the shape of its parameter and is of floating point."""
+    if g is None:
+        raise StructureError(message(
+            where, f"the gradient of {name!r} is None.", describe(p), "None",
+            "Give zeros, or leave the variable out of the optimizer's collection."))  # fmt: skip
+    if jnp.shape(g) != jnp.shape(p):
+        extra = jnp.ndim(g) - jnp.ndim(p)
+        batched = extra > 0 and jnp.shape(g)[extra:] == jnp.shape(p)
+        raise StructureError(message(
+            where, f"the gradient of {name!r} does not fit its variable.", describe(p), describe(jnp.asarray(g)),
+            "Did you forget to reduce over the batch, e.g. jnp.mean(loss)?" if batched else
+            "Gradients must have exactly the shape of their variable; nothing is broadcast."))  # fmt: skip
+    if not jnp.issubdtype(jnp.result_type(g), jnp.floating):
+        raise DTypeError(message(where, f"the gradient of {name!r} is not of floating point.", describe(p),
+                                 describe(jnp.asarray(g))))  # fmt: skip
+
+
+def check_needs(where: str, rule: Rule, inputs: dict[str, Any]) -> None:
+    """Raise unless the inputs that the rule needs are there."""
+    for need in rule.needs:
+        if inputs.get(need) is None:
+            raise MissingInputError(message(
+                where, f"{type(rule).__name__} needs {need!r}.", f"{need}=...", "nothing",
+                "Call minimize(loss_fn, ...), which computes it, or pass it."))  # fmt: skip

@@ -1,0 +1,109 @@
+"""Finding and replacing hyperparameters by name, also inside compositions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from optimkit.errors import HyperparameterError, message
+from optimkit.hyper import hyperparameters
+from optimkit.rules.base import Rule
+
+Path = tuple[tuple[str, int | None], ...]  # the field of a rule, and the place in it where it is a tuple
+
+
+def walk(rule: Rule, path: Path = ()) -> Iterator[tuple[Path, Rule]]:
+    """Yield a rule and all rules inside it, each with the path to it."""
+    yield path, rule
+    for name, x in rule._fields().items():
+        if isinstance(x, Rule):
+            yield from walk(x, (*path, (name, None)))
+        elif isinstance(x, tuple):
+            for i, part in enumerate(x):
+                if isinstance(part, Rule):
+                    yield from walk(part, (*path, (name, i)))
+
+
+def names_of(rule: Rule) -> list[str]:
+    """Return the names that :func:`get` knows: of all hyperparameters, ``Class.name`` where a name stands twice."""
+    holders = [(type(r).__name__, name) for _, r in walk(rule) for name in hyperparameters(r)]
+    plain = [name for _, name in holders]
+    return list(dict.fromkeys(n if plain.count(n) == 1 else f"{c}.{n}" for c, n in holders))
+
+
+def find(where: str, rule: Rule, name: str) -> tuple[Path, str]:
+    """Return the path to the rule that has a hyperparameter, and its name there.
+
+    Raises:
+        HyperparameterError: no rule has it, or more than one.
+    """
+    class_name, _, field = name.rpartition(".")
+    found = [(path, r) for path, r in walk(rule)
+             if field in hyperparameters(r) and class_name in ("", type(r).__name__)]  # fmt: skip
+    if len(found) == 1:
+        return found[0][0], field
+    if not found:
+        raise HyperparameterError(message(
+            where, f"there is no hyperparameter {name!r}.", "one of " + ", ".join(map(repr, names_of(rule))),
+            repr(name)))  # fmt: skip
+    holders = ", ".join(f"{type(r).__name__}.{field}" for _, r in found)
+    raise HyperparameterError(message(where, f"hyperparameter {name!r} is not unique.", f"one of {holders}", name))
+
+
+def get(where: str, rule: Rule, name: str) -> Any:
+    """Return the value of a hyperparameter, ``"beta1"`` or ``"Adam.beta1"``."""
+    path, field = find(where, rule, name)
+    return getattr(at(rule, path), field)
+
+
+def at(rule: Rule, path: Path) -> Rule:
+    """Return the rule at a path."""
+    for name, i in path:
+        x = getattr(rule, name)
+        rule = x if i is None else x[i]
+    return rule
+
+
+def override(where: str, rule: Rule, values: dict[str, Any]) -> Rule:
+    """Return the rule with hyperparameters replaced, wherever inside it they are; None keeps a value.
+
+    Example:
+        >>> from optimkit import rules
+        >>> override("example", rules.Chain(rules.WeightDecay(), rules.Adam()), {"beta1": 0.5, "rate": 0.0})
+        Chain(WeightDecay(rate=0.0), Adam(beta1=0.5, beta2=0.999, eps=1e-08, eps_root=0.0))
+    """
+    for name, value in values.items():
+        if value is not None:
+            path, field = find(where, rule, name)
+            rule = _with(rule, path, field, value)
+    return rule
+
+
+def _with(rule: Rule, path: Path, field: str, value: Any) -> Rule:
+    if not path:
+        return rule.replace(**{field: value})
+    (name, i), *rest = path
+    x = getattr(rule, name)
+    if i is None:
+        return rule.replace(**{name: _with(x, tuple(rest), field, value)})
+    return rule.replace(**{name: (*x[:i], _with(x[i], tuple(rest), field, value), *x[i + 1 :])})
+
+
+def state_names(params: list[str], state: Any) -> tuple[list[str], list[Any], Any]:
+    """Flatten a rule's state into names, leaves and structure. Slots are named after their parameter.
+
+    Example:
+        >>> from optimkit import rules
+        >>> import jax.numpy as jnp
+        >>> state_names(["conv.w"], rules.Momentum().init({"conv.w": jnp.ones(2)}))[0]
+        ['[conv.w].m', '.t']
+    """
+    paths, structure = jax.tree.flatten_with_path(state)
+    return ["".join(_token(key, params) for key in path) for path, _ in paths], [x for _, x in paths], structure
+
+
+def _token(key: Any, params: list[str]) -> str:
+    name = str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
+    return f"[{name}]" if name in params else "" if name == "slots" else f".{name}"
