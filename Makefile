@@ -51,7 +51,7 @@ bench: $(VENV)/.installed-bench  ## measure a training step against hand-written
 	$(PY) benchmarks/bench_step.py
 
 clean:  ## remove the virtual environments, build files and caches
-	rm -rf .venv .venv-newest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache digits.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.made:

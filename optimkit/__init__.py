@@ -34,6 +34,7 @@ from optimkit.core import Jit as Jit
 from optimkit.core import Module as Module
 from optimkit.core import ModuleDict as ModuleDict
 from optimkit.core import ModuleList as ModuleList
+from optimkit.core import Parallel as Parallel
 from optimkit.core import RandomState as RandomState
 from optimkit.core import Renamer as Renamer
 from optimkit.core import Scan as Scan

@@ -53,6 +53,10 @@ class NestingError(OptimkitError, RuntimeError):
     """A context that cannot be entered twice was entered twice."""
 
 
+class ConstantVariableWarning(UserWarning):
+    """A compiled function reads a variable that it does not list: what it read stays in the program for ever."""
+
+
 def describe(x: Any) -> str:
     """Return dtype and shape in one word, as error messages show them.
 

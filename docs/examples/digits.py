@@ -90,6 +90,8 @@ def main() -> None:
 
     print(f"\ntest accuracy: {raw:.2%} with the last weights, {ema:.2%} with the averaged weights")
     plot(np.array(history), Path("digits.png"))
+    if ema < 0.98:
+        raise SystemExit("the averaged weights should reach 98 %: something is broken")
 
 
 def plot(history: np.ndarray, path: Path) -> None:

@@ -18,6 +18,7 @@ from optimkit.core.module import Module as Module
 from optimkit.core.module import ModuleDict as ModuleDict
 from optimkit.core.module import ModuleList as ModuleList
 from optimkit.core.module import find_used_variables as find_used_variables
+from optimkit.core.parallel import Parallel as Parallel
 from optimkit.core.random import Generator as Generator
 from optimkit.core.transform import Jit as Jit
 from optimkit.core.transform import Scan as Scan

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from optimkit.core.variable import BaseVar, Buffer, TrainRef, TrainVar
 from optimkit.errors import StructureError, describe, message
@@ -137,6 +138,22 @@ class VarCollection(dict[str, BaseVar]):
             store(buffers, values)
             raise
 
+    @contextlib.contextmanager
+    def replicate(self) -> Iterator[VarCollection]:
+        """Hold a copy of every value on each local device for the length of a block; afterwards on the first alone.
+
+        For ``Parallel``, which otherwise copies on its first call and leaves the copies in place.
+        """
+        devices = jax.local_devices()
+        mesh = jax.sharding.Mesh(np.array(devices), ("device",))
+        buffers = self.buffers()
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        try:
+            store(buffers, [jax.device_put(b.value, everywhere) for b in buffers])
+            yield self
+        finally:
+            store(buffers, [jax.device_put(b.value, devices[0]) for b in buffers])
+
     def buffers(self) -> list[Buffer]:
         """Return where the arrays lie, each once, in the order of ``tensors()``."""
         return [v._buffer for v in self]
@@ -157,7 +174,7 @@ class VarCollection(dict[str, BaseVar]):
                     "VarCollection", f"there is no variable called {unknown[0]!r}.",
                     "one of " + ", ".join(map(repr, self.keys())), repr(unknown[0])))  # fmt: skip
             return [(self[name], x) for name, x in tensors.items()]
-        variables = list(self)
+        variables = list(self.unique().values())
         if len(variables) != len(tensors):
             raise StructureError(message(
                 "VarCollection", "the number of values does not fit the number of variables.",
@@ -221,7 +238,7 @@ class Renamer:
             name = self.rules(name)
         elif isinstance(self.rules, Mapping):
             found = "|".join(re.escape(key) for key in sorted(self.rules, key=len, reverse=True))
-            name = re.sub(found, lambda m: self.rules[m.group()], name) if found else name  # type: ignore[index]
+            name = re.sub(found, lambda m: self.rules[m.group()], name) if found else name  # type: ignore[call-overload]
         else:
             for pattern, replacement in self.rules:
                 name = re.sub(pattern, replacement, name)

@@ -93,10 +93,11 @@ def _as_tuple(x: Any) -> tuple[Any, ...]:
     return (x,) if isinstance(x, str) else tuple(x)
 
 
-class ModuleList(Module, list):
+class ModuleList(Module, list[Any]):
     """A list of variables, modules and plain functions that ``vars()`` looks into.
 
     Example:
+        >>> from optimkit import StateVar
         >>> layers = ModuleList([StateVar(0.0), StateVar(1.0)])
         >>> list((layers + layers[:1]).vars("net.").keys())
         ['net.(ModuleList)[0]', 'net.(ModuleList)[1]', 'net.(ModuleList)[2]']
@@ -131,10 +132,11 @@ class ModuleList(Module, list):
         return f"{type(self).__name__}(\n" + ",\n".join(lines) + "\n)" if lines else f"{type(self).__name__}()"
 
 
-class ModuleDict(Module, dict):
+class ModuleDict(Module, dict[str, Any]):
     """A dict from strings to variables and modules that ``vars()`` looks into.
 
     Example:
+        >>> from optimkit import StateVar
         >>> list(ModuleDict(scale=StateVar(1.0)).vars().keys())
         ['(ModuleDict)[scale]']
     """
@@ -160,6 +162,8 @@ class Function(Module):
         vc: the variables that it reads or writes.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optimkit import TrainVar
         >>> w = TrainVar(jnp.ones(2))
         >>> @Function.with_vars(VarCollection({"w": w}))
         ... def total(x):
@@ -205,6 +209,8 @@ def find_used_variables(f: Callable[..., Any]) -> VarCollection:
         StructureError: ``f`` has no Python code to look at, or refers to a plain container with variables in it.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optimkit import TrainVar
         >>> w = TrainVar(jnp.ones(2))
         >>> list(find_used_variables(lambda x: w * x).keys())
         ['w']

@@ -75,7 +75,9 @@ def truncated_normal(
     return jax.random.truncated_normal(generator(), lower, upper, tuple(shape)) * stddev
 
 
-def uniform(shape: Shape, *, low: float = 0.0, high: float = 1.0, generator: Generator = DEFAULT_GENERATOR) -> jax.Array:
+def uniform(
+    shape: Shape, *, low: float = 0.0, high: float = 1.0, generator: Generator = DEFAULT_GENERATOR
+) -> jax.Array:
     """Draw uniformly from ``[low, high)``, ``float32[shape]``."""
     return jax.random.uniform(generator(), tuple(shape), minval=low, maxval=high)
 

@@ -11,10 +11,11 @@ transform is made; checks run while tracing; what comes back is stored unchecked
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from optimkit.core.collection import VarCollection, store
 from optimkit.core.module import Module
-from optimkit.core.variable import RandomState
+from optimkit.core.variable import RandomState, compiling
 from optimkit.errors import StructureError, TraceMutationError, message
 
 
@@ -77,6 +78,15 @@ class Transform(Module):
         changed = tuple(i for i, (old, x) in enumerate(zip(tensors, new, strict=True)) if x is not old)
         return outputs, Written([new[i] for i in changed], changed)
 
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Mark the time while this transform is compiled, when a read of a variable may become a constant."""
+        outer, compiling.by = compiling.by, self
+        try:
+            yield
+        finally:
+            compiling.by = outer
+
     def _complete(self, tensors: list[Any], written: Written) -> Written:
         """Return the values of all variables: what was written, and the rest as it was."""
         new = dict(enumerate(tensors)) | dict(zip(written.indices, written.values, strict=True))
@@ -89,7 +99,7 @@ class Transform(Module):
             buffers = [buffers[i] for i in written.indices]
         # Under an outer transform the values are its tracers, and then it must know the variables.
         if any(issubclass(kind, jax.core.Tracer) for kind in set(map(type, values))):
-            variables = list(self.vc)
+            variables = list(self.vc.unique().values())
             values = [variables[i].checked(x) for i, x in zip(written.indices, values, strict=True)]
         store(buffers, values)
 
@@ -109,9 +119,11 @@ class Jit(Transform):
         out_shardings: shardings of the outputs.
 
     A variable that ``f`` writes and ``vc`` lacks raises TraceMutationError. One that ``f`` only reads and ``vc``
-    lacks is a constant of the compiled program: list every variable that changes.
+    lacks is a constant of the compiled program: that is a ConstantVariableWarning.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optimkit import TrainVar
         >>> w = TrainVar(jnp.ones(2))
         >>> double = Jit(lambda: w.assign(w * 2), VarCollection({"w": w}))
         >>> double(); double(); w.value
@@ -141,7 +153,8 @@ class Jit(Transform):
         self._call = jax.jit(self._pure, donate_argnums=(0,) if donate else (), **options)
 
     def _pure(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:
-        outputs, written = self._run(tensors, args, kwargs)
+        with self._compiling():
+            outputs, written = self._run(tensors, args, kwargs)
         # Donated buffers are gone after the call: all variables must come back, those that were only read too.
         return outputs, self._complete(tensors, written) if self.donate else written
 
@@ -229,6 +242,8 @@ class Vectorize(Transform):
             are passed whole.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optimkit import TrainVar
         >>> w = TrainVar(jnp.arange(2.0))
         >>> Vectorize(lambda x: jnp.dot(w, x), VarCollection({"w": w}))(jnp.eye(2))
         Array([0., 1.], dtype=float32)
@@ -259,7 +274,7 @@ class Vectorize(Transform):
             axes = [0 if i in keys else None for i in range(len(tensors))]
             run = lambda tensors, args: self._run(tensors, args, kwargs)  # noqa: E731
             outputs, written = jax.vmap(run, in_axes=(axes, self.batch_axis))(tensors, args)
-            variables = list(self.vc)
+            variables = list(self.vc.unique().values())
             for i, copies in zip(written.indices, written.values, strict=True):
                 variables[i].reduce(copies)
         return outputs
@@ -279,6 +294,8 @@ class Scan(Transform):
         donate: as in ``Jit``.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optimkit import StateVar
         >>> total = StateVar(jnp.float32(0))
         >>> def add(x):
         ...     total.value += x

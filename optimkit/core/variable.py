@@ -26,6 +26,8 @@ buffers, so what has two handles is still read, differentiated, donated and writ
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optimkit.errors import DTypeError, StructureError, TraceMutationError, VariableError, describe, message
+from optimkit.errors import ConstantVariableWarning, DTypeError, StructureError, TraceMutationError, VariableError, describe, message
 from optimkit.numerics import cast
 
 Reduce = Callable[[jax.Array], jax.Array]
@@ -42,6 +44,11 @@ Reduce = Callable[[jax.Array], jax.Array]
 def reduce_mean(x: jax.Array) -> jax.Array:
     """Reduce copies of a variable, stacked on axis 0, to their mean: the default after ``Vectorize``."""
     return x.mean(0)
+
+
+def reduce_first(x: jax.Array) -> jax.Array:
+    """Reduce copies of a variable, stacked on axis 0, to the first: for counters, of which all copies agree."""
+    return x[0]
 
 
 class Buffer:
@@ -53,6 +60,23 @@ class Buffer:
         self.value = value
         self.name: str | None = None  # its name in the first collection that held it, for messages
         self.open = False  # True while a transform of ours has installed a value; then tracers may be stored
+
+
+class _Compiling(threading.local):
+    """Which transform is being compiled in this thread: a read that it should know of is a constant otherwise."""
+
+    by: Any = None
+
+
+compiling = _Compiling()
+
+
+def _warn_of_constant(name: str) -> None:
+    warnings.warn(message(
+        repr(compiling.by), f"the variable {name!r} is read but not listed, so its present value becomes a "
+        "constant of the compiled program.", None, None,
+        "List it: Jit(f, model.vars() + opt.vars() + ...). If it is meant to be a constant, pass its array."),
+        ConstantVariableWarning, stacklevel=4)  # fmt: skip
 
 
 class BaseVar:
@@ -78,11 +102,17 @@ class BaseVar:
     @property
     def value(self) -> jax.Array:
         """The array."""
-        return self._buffer.value
+        return self._get()
 
     @value.setter
     def value(self, tensor: Any) -> None:
         self.assign(tensor)
+
+    def _get(self) -> jax.Array:
+        buffer = self._buffer
+        if compiling.by is not None and not buffer.open and not isinstance(buffer.value, jax.core.Tracer):
+            _warn_of_constant(self.name)
+        return buffer.value
 
     def assign(self, tensor: Any, check: bool = True) -> None:
         """Write the array.
@@ -150,22 +180,22 @@ class BaseVar:
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
-        return self.value.shape
+        return self._buffer.value.shape
 
     @property
     def dtype(self) -> np.dtype:
         """The array's dtype."""
-        return self.value.dtype
+        return self._buffer.value.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.value.ndim
+        return self._buffer.value.ndim
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.value.size
+        return self._buffer.value.size
 
     @property
     def T(self) -> jax.Array:  # noqa: N802 - the array's own name
@@ -206,7 +236,7 @@ class BaseVar:
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        kind, value = type(self).__name__, self.value
+        kind, value = type(self).__name__, self._buffer.value
         label = f"{self._buffer.name!r}, " if self._buffer.name else ""
         if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.size <= 8:
             return f"{kind}({label}{describe(value)}, {np.array2string(np.asarray(value), separator=', ')})"
@@ -287,7 +317,7 @@ class TrainVar(BaseVar):
     @property
     def value(self) -> jax.Array:
         """The array. Writing it here raises VariableError: use ``assign`` or a ``TrainRef``."""
-        return self._buffer.value
+        return self._get()
 
     @value.setter
     def value(self, tensor: Any) -> None:

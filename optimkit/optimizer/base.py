@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from optimkit.core import BaseVar, GradValues, Module, StateVar, TrainRef, TrainVar, VarCollection
 from optimkit.core.collection import store
+from optimkit.core.variable import reduce_first, reduce_mean
 from optimkit.errors import HyperparameterError, MissingInputError, StructureError, message
 from optimkit.hyper import check_lr, hyperparameters
 from optimkit.numerics import cast, count_up
@@ -85,7 +86,7 @@ class Optimizer(Module):
         dynamic_values = {name: jnp.float32(lookup.get(where, self._rule, name)) for name in dynamic}
         self._schedule = None
         if callable(lr):
-            self._schedule, self.clock = lr, StateVar(jnp.zeros((), jnp.int32), None)
+            self._schedule, self.clock = lr, StateVar(jnp.zeros((), jnp.int32), reduce_first)
         elif lr is not None:
             check_lr(where, lr)
             dynamic_values["lr"] = as_scalar(lr, params)
@@ -93,7 +94,11 @@ class Optimizer(Module):
 
     def _new_vars(self, values: dict[str, Any]) -> VarCollection:
         """Make state variables, named as in ``vars()``, so that messages name them so too."""
-        return VarCollection((f"({type(self).__name__}){name}", StateVar(x, None)) for name, x in values.items())
+        prefix = f"({type(self).__name__})"
+        return VarCollection(
+            (prefix + name, StateVar(x, reduce_mean if jnp.issubdtype(x.dtype, jnp.floating) else reduce_first))
+            for name, x in values.items()
+        )
 
     def _dynamic_var(self, name: str) -> BaseVar | None:
         return self._dynamic.get(f"({type(self).__name__}).{name}")
@@ -305,7 +310,8 @@ class Optimizer(Module):
         size = sum(ref.size for ref in self.train_vars)
         rule = repr(self._rule)
         shown = rule[rule.index("(") + 1 : -1] if self.rule_type is not None else rule
-        return f"{type(self).__name__}({shown}{'; ' * bool(shown)}{len(self.train_vars)} variables, {size:,} parameters)"
+        counts = f"{len(self.train_vars)} variables, {size:,} parameters"
+        return f"{type(self).__name__}({shown}{'; ' * bool(shown)}{counts})"
 
 
 def _rule_and_lr(rule: Any = None, lr: Any = None) -> tuple[Any, Any]:

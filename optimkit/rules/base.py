@@ -149,7 +149,7 @@ class Rule:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        mine, theirs = self._fields(), other._fields()  # type: ignore[attr-defined]
+        mine, theirs = self._fields(), other._fields()
         return all(_same(x, theirs[name]) for name, x in mine.items())
 
     def __hash__(self) -> int:
