@@ -148,8 +148,8 @@ def logsumexp(x: Any, axis: Axis = None, *, keepdims: bool = False) -> jax.Array
     The logarithm of no terms, or of terms that are all 0 (x = −inf), is −inf.
 
     Example:
-        >>> logsumexp(jnp.array([[1e4, 1e4], [-1e4, -jnp.inf]]), axis=-1).round(2)
-        Array([ 10000.69, -10000.  ], dtype=float32)
+        >>> logsumexp(jnp.array([[1e4, 1e4], [-1e4, -jnp.inf]]), axis=-1).round(1)
+        Array([ 10000.7, -10000. ], dtype=float32)
     """
     (wide,) = as_real("logsumexp", x)
     return jax.nn.logsumexp(wide, axis=axis, keepdims=keepdims).astype(float_dtype(as_array(x)))

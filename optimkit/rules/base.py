@@ -245,24 +245,32 @@ class LeafRule(Rule):
         params = jax.tree.leaves(step.params)
         grads = structure.flatten_up_to(step.grads)
         if not self._has_slots():
-            deltas = [self._update_one(g, {}, p, step.lr, None)[0] for g, p in zip(grads, params, strict=True)]
+            deltas = [_update_one(self, g, {}, p, step.lr, None)[0] for g, p in zip(grads, params, strict=True)]
             return structure.unflatten(deltas), state
         t = numerics.count_up(state["t"])
         slots = structure.flatten_up_to(state["slots"])
-        pairs = [self._update_one(g, s, p, step.lr, t) for g, s, p in zip(grads, slots, params, strict=True)]
+        pairs = [_update_one(self, g, s, p, step.lr, t) for g, s, p in zip(grads, slots, params, strict=True)]
         return structure.unflatten([d for d, _ in pairs]), {
             "t": t,
             "slots": structure.unflatten([s for _, s in pairs]),
         }
 
-    def _update_one(self, g: Any, slot: Slot, p: Any, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
-        dtype = numerics.compute_dtype(p.dtype)
-        wide = {k: numerics.cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x for k, x in slot.items()}
-        lr = lr if isinstance(lr, float) else numerics.cast(lr, dtype)
-        t = None if t is None else t.astype(dtype)
-        delta, new = self.update_leaf(numerics.cast(g, dtype), wide, numerics.cast(p, dtype), lr=lr, t=t)
-        check_same(type(self).__name__, "slot", slot, new)
-        return delta, {k: numerics.cast(new[k], x.dtype) for k, x in slot.items()}
+
+@functools.partial(jax.jit, inline=True)
+def _update_one(rule: LeafRule, g: Any, slot: Slot, p: Any, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
+    """Apply ``update_leaf`` to one parameter, in the dtype of the arithmetic.
+
+    It is compiled for what it saves in tracing: parameters of one shape and dtype are traced once, and only copied
+    into the program after that (``inline``). Eagerly it makes one call of a parameter's twenty.
+    """
+    dtype = numerics.compute_dtype(p.dtype)
+    wide = {k: numerics.cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x for k, x in slot.items()}
+    t = None if t is None else t.astype(dtype)
+    delta, new = rule.update_leaf(
+        numerics.cast(g, dtype), wide, numerics.cast(p, dtype), lr=numerics.cast(lr, dtype), t=t
+    )
+    check_same(type(rule).__name__, "slot", slot, new)
+    return delta, {k: numerics.cast(new[k], x.dtype) for k, x in slot.items()}
 
 
 class Wrapper(Rule):
