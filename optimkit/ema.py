@@ -95,7 +95,7 @@ class ExponentialMovingAverage(Module):
                                          f"{len(vc)} variables of other kinds"))  # fmt: skip
         # Named as in vars(), so that messages about an average do not name the variable itself.
         self._m = VarCollection((f"({where})[{name}]", StateVar(_zeros(v))) for name, v in self.refs.items())
-        self.weight = StateVar(jnp.zeros((), jnp.float32))
+        self.weight = StateVar(jnp.zeros((), jnp.result_type(jnp.float32, *(m.dtype for m in self._m))))
         self.calls = StateVar(jnp.zeros((), jnp.int32), reduce=reduce_first)
         self._swapped = False
 
@@ -107,7 +107,7 @@ class ExponentialMovingAverage(Module):
         """
         self._reject_nesting("update")
         calls = count_up(self.calls.value)
-        t = (calls // self.every).astype(jnp.float32)
+        t = (calls // self.every).astype(self.weight.dtype)
         mu = jnp.minimum(self.momentum, (1 + t) / (10 + t)) if self.warmup else self.momentum
         due = calls % self.every == 0
 
@@ -118,13 +118,13 @@ class ExponentialMovingAverage(Module):
 
         averages = [mix(m.value, v.value) for m, v in zip(self._m.values(), self.refs.values(), strict=True)]
         variables: list[BaseVar] = [*self._m.values(), self.weight, self.calls]
-        new = [*averages, mix(self.weight.value, jnp.float32(1)), calls]
+        new = [*averages, mix(self.weight.value, 1.0), calls]
         store([v._buffer for v in variables], [v.checked(x) for v, x in zip(variables, new, strict=True)])
 
     def refs_and_values(self) -> tuple[VarCollection, list[jax.Array]]:
         """Return the averaged variables (parameters as TrainRefs) and their averages, in the same order."""
         started = self.weight.value > 0
-        weight = self.weight.value + self.eps * (1 - self.weight.value) if self.debias else jnp.float32(1)
+        weight = self.weight.value + self.eps * (1 - self.weight.value) if self.debias else jnp.ones_like(self.weight.value)
         weight = jnp.where(started, weight, 1.0)
         return self.refs, [
             cast(jnp.where(started, m.value / weight.astype(m.dtype), cast(v.value, m.dtype)), v.dtype)

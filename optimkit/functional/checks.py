@@ -105,14 +105,14 @@ def check_window(where: str, x: jax.Array, window: Sequence[int], padding: str |
             f"{list(window)}", "Use padding='SAME', or a smaller window."))  # fmt: skip
 
 
-def check_count(where: str, x: jax.Array, axes: Iterable[int]) -> None:
-    """Raise unless there are at least two numbers to take mean and variance of.
+def check_count(where: str, shape: Sequence[int], axes: Iterable[int]) -> None:
+    """Raise unless there are at least two numbers along the axes to take mean and variance of.
 
     Raises:
         StructureError: there are fewer; normalized, a number alone is 0 whatever it was.
     """
-    count = math.prod(x.shape[i] for i in axes)
+    count = math.prod(shape[i] for i in axes)
     if count < 2:
         raise StructureError(message(
-            where, "too few numbers share a mean and a variance.", "at least 2", f"{count}, for shape {list(x.shape)}",
+            where, "too few numbers share a mean and a variance.", "at least 2", f"{count}, for shape {list(shape)}",
             "Give a larger batch, or larger groups; a number alone is normalized to 0."))  # fmt: skip

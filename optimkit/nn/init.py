@@ -210,7 +210,7 @@ def orthogonal(
         generator: what to draw from.
 
     Raises:
-        StructureError: the shape has no such axis.
+        StructureError: the shape has no such axis, or one that is not positive.
 
     Reference: Saxe et al. 2014, Exact solutions to the nonlinear dynamics of learning in deep linear neural networks.
     arXiv:1312.6120. Uniform by the sign of R's diagonal: Mezzadri 2007, arXiv:math-ph/0609050
@@ -221,10 +221,10 @@ def orthogonal(
         True
     """
     shape = tuple(shape)
-    if not -len(shape) <= axis < len(shape):
-        raise StructureError(message("orthogonal", f"the shape has no axis {axis}.", "an axis of it", f"{shape}"))
-    rows = shape[axis]
-    columns = math.prod(shape) // rows if rows else 0
+    if not -len(shape) <= axis < len(shape) or not all(n > 0 for n in shape):
+        raise StructureError(message("orthogonal", f"the shape has no rows along axis {axis}.",
+                                     "positive lengths, and such an axis", f"{shape}"))  # fmt: skip
+    rows, columns = shape[axis], math.prod(shape) // shape[axis]
     q, r = jnp.linalg.qr(random.normal((max(rows, columns), min(rows, columns)), generator=generator))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0)
     rest = [n for i, n in enumerate(shape) if i != axis % len(shape)]

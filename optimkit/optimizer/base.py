@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from optimkit.core import BaseVar, GradValues, Module, StateVar, TrainRef, TrainVar, VarCollection
 from optimkit.core.collection import store
@@ -86,7 +87,7 @@ class Optimizer(Module):
         dynamic_values = {name: jnp.float32(lookup.get(where, self._rule, name)) for name in dynamic}
         self._schedule = None
         if callable(lr):
-            self._schedule, self.clock = lr, StateVar(jnp.zeros((), jnp.int32), reduce_first)
+            self._schedule, self.clock = lr, _state_var(jnp.zeros((), jnp.int32), list(params.values()))
         elif lr is not None:
             check_lr(where, lr)
             dynamic_values["lr"] = as_scalar(lr, params)
@@ -94,11 +95,8 @@ class Optimizer(Module):
 
     def _new_vars(self, values: dict[str, Any]) -> VarCollection:
         """Make state variables, named as in ``vars()``, so that messages name them so too."""
-        prefix = f"({type(self).__name__})"
-        return VarCollection(
-            (prefix + name, StateVar(x, reduce_mean if jnp.issubdtype(x.dtype, jnp.floating) else reduce_first))
-            for name, x in values.items()
-        )
+        prefix, params = f"({type(self).__name__})", list(self._params().values())
+        return VarCollection((prefix + name, _state_var(x, params)) for name, x in values.items())
 
     def _dynamic_var(self, name: str) -> BaseVar | None:
         return self._dynamic.get(f"({type(self).__name__}).{name}")
@@ -312,6 +310,15 @@ class Optimizer(Module):
         shown = rule[rule.index("(") + 1 : -1] if self.rule_type is not None else rule
         counts = f"{len(self.train_vars)} variables, {size:,} parameters"
         return f"{type(self).__name__}({shown}{'; ' * bool(shown)}{counts})"
+
+
+def _state_var(x: jax.Array, params: list[jax.Array]) -> StateVar:
+    """Make a state variable on the devices of the parameters: else its first step would move it, and compile anew."""
+    shardings = [p.sharding for p in params if not isinstance(p, jax.core.Tracer)]
+    spread = next((s for s in shardings if isinstance(s, NamedSharding) and s.num_devices > 1), None)
+    if spread is not None and x.sharding.num_devices == 1:
+        x = jax.device_put(x, NamedSharding(spread.mesh, PartitionSpec()))
+    return StateVar(x, reduce_mean if jnp.issubdtype(x.dtype, jnp.floating) else reduce_first)
 
 
 def _rule_and_lr(rule: Any = None, lr: Any = None) -> tuple[Any, Any]:
