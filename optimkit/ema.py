@@ -22,6 +22,7 @@ from optimkit.core.variable import reduce_first
 from optimkit.errors import NestingError, StructureError, message
 from optimkit.hyper import check_hyperparameter
 from optimkit.numerics import cast, compute_dtype, count_up
+from optimkit.placement import beside
 
 
 class ExponentialMovingAverage(Module):
@@ -95,8 +96,9 @@ class ExponentialMovingAverage(Module):
                                          f"{len(vc)} variables of other kinds"))  # fmt: skip
         # Named as in vars(), so that messages about an average do not name the variable itself.
         self._m = VarCollection((f"({where})[{name}]", StateVar(_zeros(v))) for name, v in self.refs.items())
-        self.weight = StateVar(jnp.zeros((), jnp.result_type(jnp.float32, *(m.dtype for m in self._m))))
-        self.calls = StateVar(jnp.zeros((), jnp.int32), reduce=reduce_first)
+        weight, calls = jnp.zeros((), jnp.result_type(*(m.dtype for m in self._m))), jnp.zeros((), jnp.int32)
+        self.weight = StateVar(beside(weight, self._m.tensors()))
+        self.calls = StateVar(beside(calls, self._m.tensors()), reduce=reduce_first)
         self._swapped = False
 
     def __call__(self) -> None:
@@ -123,9 +125,9 @@ class ExponentialMovingAverage(Module):
 
     def refs_and_values(self) -> tuple[VarCollection, list[jax.Array]]:
         """Return the averaged variables (parameters as TrainRefs) and their averages, in the same order."""
-        started = self.weight.value > 0
-        weight = self.weight.value + self.eps * (1 - self.weight.value) if self.debias else jnp.ones_like(self.weight.value)
-        weight = jnp.where(started, weight, 1.0)
+        gathered = self.weight.value
+        started = gathered > 0
+        weight = jnp.where(started, gathered + self.eps * (1 - gathered), 1.0) if self.debias else jnp.float32(1)
         return self.refs, [
             cast(jnp.where(started, m.value / weight.astype(m.dtype), cast(v.value, m.dtype)), v.dtype)
             for m, v in zip(self._m.values(), self.refs.values(), strict=True)
@@ -197,7 +199,7 @@ def _handle(v: BaseVar) -> BaseVar:
 
 
 def _zeros(v: BaseVar) -> jax.Array:
-    return jnp.zeros(v.shape, compute_dtype(v.dtype))
+    return jnp.zeros_like(v.value, dtype=compute_dtype(v.dtype))  # on the variable's devices, too
 
 
 class ExponentialMovingAverageModule(Module):

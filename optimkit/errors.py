@@ -53,6 +53,10 @@ class NestingError(OptimkitError, RuntimeError):
     """A context that cannot be entered twice was entered twice."""
 
 
+class ConformanceError(OptimkitError, AssertionError):
+    """A rule does not do what ``optimkit.testing`` checks."""
+
+
 class ConstantVariableWarning(UserWarning):
     """A compiled function reads a variable that it does not list: what it read stays in the program for ever."""
 

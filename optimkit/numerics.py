@@ -75,7 +75,8 @@ def norm(*arrays: jax.Array) -> jax.Array:
     if not wide:
         return jnp.zeros((), jnp.float32)
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(jax.lax.stop_gradient(x))) for x in wide])
-    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    # Processors may take subnormal numbers for 0 in a division and not in a comparison: those count as 0 here.
+    unit = jnp.where((largest >= jnp.finfo(largest.dtype).tiny) & jnp.isfinite(largest), largest, 1.0)
     return unit * safe_sqrt(functools.reduce(jnp.add, [jnp.sum((x / unit) ** 2) for x in wide]))
 
 

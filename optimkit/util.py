@@ -99,8 +99,7 @@ def to_tuple(v: Any, n: int, *, where: str = "to_tuple", name: str = "v") -> tup
         >>> to_tuple(3, 2), to_tuple([3, 5], 2)
         ((3, 3), (3, 5))
     """
-    items = _integers(v)
-    items = items * n if isinstance(v, numbers.Integral) else items
+    items = (int(v),) * n if isinstance(v, numbers.Integral) else _integers(v)
     if items is None or len(items) != n or min(items) < 1:
         raise StructureError(message(where, f"{name!r} does not fit.", f"an int >= 1, or {n} of them", repr(v)))
     return items

@@ -71,9 +71,8 @@ def main() -> None:
         averaged.update_ema()
         return values[0]
 
-    # Compile, and say which variables change: weights, moments, averages, and the generator that Dropout draws from.
-    variables = model.vars() + opt.vars() + averaged.vars() + random.DEFAULT_GENERATOR.vars()
-    train = Jit(train, variables, donate=True)
+    # Compile, and say which variables change: weights, statistics and Dropout's generator; moments; averages.
+    train = Jit(train, model.vars() + opt.vars() + averaged.vars(), donate=True)
     predict = Jit(lambda x: model(x, training=False), model.vars())
     predict_averaged = Jit(lambda x: averaged(x, training=False), averaged.vars())
 
@@ -102,10 +101,10 @@ def plot(history: np.ndarray, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     left.plot(epoch, loss, color="tab:gray")
     left.set(xlabel="epoch", ylabel="training loss", yscale="log", title="Training loss")
-    right.plot(epoch, 100 * (1 - raw), color="tab:orange", label="last weights")
-    right.plot(epoch, 100 * (1 - ema), color="tab:blue", label="averaged weights")
-    right.set(xlabel="epoch", ylabel="test error, %", yscale="log", title="Test error")
-    right.legend(frameon=False)
+    right.plot(epoch, 100 * raw, color="tab:orange", label="last weights")
+    right.plot(epoch, 100 * ema, color="tab:blue", label="averaged weights")
+    right.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(95, 100.1), title="Test accuracy")
+    right.legend(frameon=False, loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
         axes.spines[["top", "right"]].set_visible(False)

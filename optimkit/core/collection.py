@@ -48,20 +48,42 @@ class VarCollection(dict[str, BaseVar]):
         if var._buffer.name is None and not isinstance(var, TrainRef):
             var._buffer.name = name
 
-    def update(self, other: Any = (), /, **named: BaseVar) -> None:  # type: ignore[override]
-        """Add variables from a mapping or from pairs.
+    def update(self, other: Any = (), /, **named: BaseVar) -> None:
+        """Add variables from a mapping or from pairs: all of them or, if that raises, none.
 
         Raises:
             StructureError: a name is taken by another variable (identity decides, not equality).
         """
-        items = dict.items(other) if isinstance(other, dict) else other
-        for name, var in [*items, *named.items()]:
-            self[name] = var
+        before = len(self)
+        try:
+            for name, var in [*(other.items() if isinstance(other, Mapping) else other), *named.items()]:
+                self[name] = var
+        except StructureError:
+            for name in list(self.keys())[before:]:
+                del self[name]
+            raise
 
     def __add__(self, other: Mapping[str, BaseVar]) -> VarCollection:
         result = VarCollection(self)
         result.update(other)
         return result
+
+    def __or__(self, other: Mapping[str, BaseVar]) -> VarCollection:  # type: ignore[override]
+        return self + other
+
+    def __ior__(self, other: Mapping[str, BaseVar]) -> VarCollection:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both have the same names for the same variables; values are not compared."""
+        if not isinstance(other, dict):
+            return NotImplemented
+        same = dict.keys(self) == dict.keys(other)
+        return same and all(var is dict.__getitem__(other, name) for name, var in self.items())
+
+    def __ne__(self, other: object) -> bool:
+        return NotImplemented if (same := self.__eq__(other)) is NotImplemented else not same
 
     def __iter__(self) -> Iterator[BaseVar]:  # type: ignore[override]
         return iter(self.unique().values())
@@ -103,7 +125,7 @@ class VarCollection(dict[str, BaseVar]):
         All of them are checked before the first is written, so that a failure changes nothing.
 
         Raises:
-            StructureError: wrong number, an unknown name, or a wrong shape.
+            StructureError: wrong number, an unknown name, two values for one variable, or a wrong shape.
             DTypeError: a wrong dtype.
         """
         pairs = self._pairs(tensors)
@@ -173,13 +195,25 @@ class VarCollection(dict[str, BaseVar]):
                 raise StructureError(message(
                     "VarCollection", f"there is no variable called {unknown[0]!r}.",
                     "one of " + ", ".join(map(repr, self.keys())), repr(unknown[0])))  # fmt: skip
-            return [(self[name], x) for name, x in tensors.items()]
+            return self._once({name: (self[name], x) for name, x in tensors.items()})
         variables = list(self.unique().values())
         if len(variables) != len(tensors):
             raise StructureError(message(
                 "VarCollection", "the number of values does not fit the number of variables.",
                 f"{len(variables)} values, for {', '.join(self.unique().keys())}", f"{len(tensors)}"))  # fmt: skip
         return list(zip(variables, tensors, strict=True))
+
+    @staticmethod
+    def _once(pairs: dict[str, tuple[BaseVar, Any]]) -> list[tuple[BaseVar, Any]]:
+        """Return the pairs with each buffer once; two names of one buffer must come with one value."""
+        first: dict[int, str] = {}
+        for name, (var, x) in pairs.items():
+            known = first.setdefault(id(var._buffer), name)
+            if pairs[known][1] is not x:
+                raise StructureError(message(
+                    "VarCollection", f"{known!r} and {name!r} are one variable and were given two values.", None, None,
+                    "Give one of them."))  # fmt: skip
+        return [pairs[name] for name in first.values()]
 
     def __str__(self) -> str:
         first: dict[int, str] = {id(v._buffer): name for name, v in reversed(self.unique().items())}
@@ -190,14 +224,12 @@ class VarCollection(dict[str, BaseVar]):
                          "" if alias == name else f"same as {alias}"))  # fmt: skip
         count, size = len(self.unique()), sum(v.size for v in self)
         rows.append(("total", f"{count} variable{'s' * (count != 1)}", "", "", f"{size:,}", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(6)]
-        return "\n".join(
-            "  ".join(c.rjust(w) if i == 4 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
-            for row in rows
-        )
+        columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*rows, strict=True)]
+        columns[4] = [cell.strip().rjust(len(cell)) for cell in columns[4]]
+        return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
     def __repr__(self) -> str:
-        items = (f"{name!r}: {type(v).__name__}({describe(v.value)})" for name, v in self.items())
+        items = (f"{name!r}: {type(v).__name__}({describe(v._buffer.value)})" for name, v in self.items())
         return f"VarCollection({{{', '.join(items)}}})"
 
 
@@ -213,7 +245,7 @@ def store(buffers: Sequence[Buffer], values: Sequence[Any]) -> None:
 
 
 class Renamer:
-    """A function from old names to new ones.
+    r"""A function from old names to new ones.
 
     Args:
         rules: a mapping from substrings to replacements (the longest match at each place wins), a sequence of
@@ -221,7 +253,7 @@ class Renamer:
         chain: a renamer that is applied after this one.
 
     Example:
-        >>> Renamer({"(Net).": "", "conv": "c"})("(Net).conv.w"), Renamer([(r"\\[(\\d+)\\]", r".\\1")])("layers[3].w")
+        >>> Renamer({"(Net).": "", "conv": "c"})("(Net).conv.w"), Renamer([(r"\[(\d+)\]", r".\1")])("layers[3].w")
         ('c.w', 'layers.3.w')
     """
 
@@ -234,12 +266,13 @@ class Renamer:
 
     def __call__(self, name: str) -> str:
         """Return the new name."""
-        if callable(self.rules):
-            name = self.rules(name)
-        elif isinstance(self.rules, Mapping):
-            found = "|".join(re.escape(key) for key in sorted(self.rules, key=len, reverse=True))
-            name = re.sub(found, lambda m: self.rules[m.group()], name) if found else name  # type: ignore[call-overload]
+        rules: Any = self.rules
+        if callable(rules):
+            name = rules(name)
+        elif isinstance(rules, Mapping):
+            found = "|".join(re.escape(key) for key in sorted(rules, key=len, reverse=True))
+            name = re.sub(found, lambda m: rules[m.group()], name) if found else name
         else:
-            for pattern, replacement in self.rules:
+            for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
         return self.chain(name) if self.chain is not None else name

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optimkit.core.collection import VarCollection
 from optimkit.core.transform import Transform, Written
-from optimkit.core.variable import TrainVar
-from optimkit.errors import StructureError, describe, message
+from optimkit.core.variable import TrainVar, unwrap
+from optimkit.errors import DTypeError, StructureError, describe, message
 
 
 class _Derivative(Transform):
@@ -39,6 +40,11 @@ class _Derivative(Transform):
                 repr(input_argnums)))  # fmt: skip
         self.input_argnums = tuple(input_argnums or ())
         self._trained = [i for i, v in enumerate(self.vc) if isinstance(v, TrainVar)]
+        for name, v in self.vc.subset(TrainVar).items():
+            if not jnp.issubdtype(v.dtype, jnp.inexact):
+                raise DTypeError(message(
+                    type(self).__name__, f"the TrainVar {name!r} has no gradient.", "a floating dtype", str(v.dtype),
+                    "Make it a StateVar, or give it a floating dtype."))  # fmt: skip
 
     def _inputs(self, args: Sequence[Any]) -> list[Any]:
         too_far = [i for i in self.input_argnums if not -len(args) <= i < len(args)]
@@ -83,20 +89,21 @@ class GradValues(_Derivative):
 
         def loss(inputs: list[Any]) -> tuple[Any, tuple[Any, Written]]:
             outputs, written = self._at(inputs, args, kwargs)
-            first = outputs[0] if isinstance(outputs, tuple | list) else outputs
-            self._check_scalar(first)
-            return first, (outputs, written)
+            return self._scalar(outputs), (outputs, written)
 
         grads, (outputs, written) = jax.grad(loss, has_aux=True)(self._inputs(args))
         self._write(written)
         return grads, outputs if isinstance(outputs, tuple | list) else [outputs]
 
-    def _check_scalar(self, x: Any) -> None:
-        if jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            raise StructureError(message(
-                repr(self), "the first output is not a real scalar, so it has no gradient.", "float32[]",
-                describe(jnp.asarray(x)), "Did you forget to reduce over the batch, e.g. jnp.mean(loss)?"
-            ))  # fmt: skip
+    def _scalar(self, outputs: Any) -> Any:
+        first = unwrap(outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs)
+        arraylike = isinstance(first, jax.Array | np.ndarray | float | np.floating)
+        if arraylike and jnp.shape(first) == () and jnp.issubdtype(jnp.result_type(first), jnp.floating):
+            return first
+        raise StructureError(message(
+            repr(self), "the first output is not a real scalar, so it has no gradient.", "float32[]", describe(first),
+            "Did you forget to return the loss?" if first is None else
+            "Did you forget to reduce over the batch, e.g. jnp.mean(loss)?"))  # fmt: skip
 
 
 class Grad(GradValues):

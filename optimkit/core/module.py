@@ -14,9 +14,13 @@ and ``ModuleDict`` are the lists and dicts that are searched.
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import operator
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from optimkit.core.collection import VarCollection
@@ -75,7 +79,8 @@ class Module:
 
 def find_hidden(x: Any, depth: int = 0) -> str | None:
     """Return the class name of a variable or module inside plain containers, or None where there is none."""
-    if depth > 8 or isinstance(x, VarCollection | ModuleList | ModuleDict) or not isinstance(x, list | tuple | dict):
+    plain = isinstance(x, list | tuple | dict | set | frozenset | deque)
+    if depth > 8 or not plain or isinstance(x, VarCollection | ModuleList | ModuleDict):
         return None
     for item in x.values() if isinstance(x, dict) else x:
         if isinstance(item, BaseVar | Module):
@@ -104,11 +109,10 @@ class ModuleList(Module, list[Any]):
     """
 
     def vars(self, scope: str = "") -> VarCollection:
-        """Return the variables of the items, named by their index."""
-        scope += f"({type(self).__name__})"
-        result = VarCollection()
+        """Return the variables of the items, named by their index, and of the attributes that a subclass sets."""
+        result = super().vars(scope)
         for i, x in enumerate(self):
-            self._collect(result, x, f"{scope}[{i}]", f"{type(self).__name__}[{i}]")
+            self._collect(result, x, f"{scope}({type(self).__name__})[{i}]", f"{type(self).__name__}[{i}]")
         return result
 
     def __getitem__(self, key: Any) -> Any:
@@ -117,6 +121,9 @@ class ModuleList(Module, list[Any]):
 
     def __add__(self, other: Any) -> Any:
         return type(self)(list.__add__(self, list(other)))
+
+    def __radd__(self, other: Any) -> Any:
+        return type(self)(list(other) + list(self))
 
     def __mul__(self, n: Any) -> Any:
         return type(self)(list.__mul__(self, n))
@@ -142,12 +149,21 @@ class ModuleDict(Module, dict[str, Any]):
     """
 
     def vars(self, scope: str = "") -> VarCollection:
-        """Return the variables of the items, named by their key."""
-        scope += f"({type(self).__name__})"
-        result = VarCollection()
+        """Return the variables of the items, named by their key, and of the attributes that a subclass sets."""
+        result = super().vars(scope)
         for key, x in self.items():
-            self._collect(result, x, f"{scope}[{key}]", f"{type(self).__name__}[{key!r}]")
+            self._collect(result, x, f"{scope}({type(self).__name__})[{key}]", f"{type(self).__name__}[{key!r}]")
         return result
+
+    def __or__(self, other: Any) -> Any:
+        return type(self)(dict.__or__(self, dict(other)))
+
+    def __ror__(self, other: Any) -> Any:
+        return type(self)(dict.__or__(dict(other), self))
+
+    def copy(self) -> Any:
+        """Return a dict of the same items."""
+        return type(self)(self)
 
     def __repr__(self) -> str:
         lines = [f"  [{key}] {_nested(x)}" for key, x in self.items()]
@@ -175,7 +191,7 @@ class Function(Module):
     def __init__(self, f: Callable[..., Any], vc: VarCollection):
         name = getattr(f, "__name__", None)
         self.vc = VarCollection((f"{{{name}}}{key}" if name else key, v) for key, v in vc.items())
-        functools.update_wrapper(self, f)
+        functools.update_wrapper(self, f, updated=())
 
     def vars(self, scope: str = "") -> VarCollection:
         """Return the variables, as given, under ``{function name}`` and the scope."""
@@ -200,10 +216,11 @@ class Function(Module):
 
 
 def find_used_variables(f: Callable[..., Any]) -> VarCollection:
-    """Return the variables and modules that a function refers to by name, through helper functions too.
+    """Return the variables and modules that a function refers to by name.
 
-    Looked at are the names in its code and in the functions defined inside it, resolved in its closure and globals,
-    and, for a method, its object. A module counts with all its variables, even if only a part of it is used.
+    Looked at are the names (``w``, ``config.w``) in its code and in the functions defined inside it, resolved in its
+    closure and its globals; for a method, its object too; and the same in helper functions of its Python module. A
+    module counts with all its variables, even if only a part of it is used.
 
     Raises:
         StructureError: ``f`` has no Python code to look at, or refers to a plain container with variables in it.
@@ -216,21 +233,29 @@ def find_used_variables(f: Callable[..., Any]) -> VarCollection:
         ['w']
     """
     result = VarCollection()
-    _find_used(f, result, set())
+    _find_used(f, "", result, set())
     return result
 
 
-def _find_used(f: Any, result: VarCollection, visited: set[int]) -> None:
-    f = inspect.unwrap(getattr(f, "__func__", f))
+def _find_used(f: Any, scope: str, result: VarCollection, visited: set[int]) -> None:
+    owner, f = getattr(f, "__self__", None), inspect.unwrap(getattr(f, "__func__", f))
     code = getattr(f, "__code__", None)
     if code is None:
         raise StructureError(message(
             "auto_vars", f"{f!r} is not a Python function, so the variables it uses cannot be found.", None, None,
             "Name them: Function.with_vars(model.vars())(f)."))  # fmt: skip
-    visited.add(id(code))
-    cells = dict(zip(code.co_freevars, (c.cell_contents for c in f.__closure__ or ()), strict=True))
-    for name in _names_in(code):
-        x = cells.get(name, f.__globals__.get(name))
+    visited.add(id(f))
+    known = {("GLOBAL", name): x for name, x in f.__globals__.items()}
+    known |= {("DEREF", name): c.cell_contents for name, c in zip(code.co_freevars, f.__closure__ or (), strict=True)
+              if c != _EMPTY}  # fmt: skip
+    if owner is not None:
+        known |= {(kind, code.co_varnames[0]): owner for kind in ("FAST", "DEREF")}
+    for kind, *names in _references(code):
+        x, path = known.get((kind, names[0])), names[:1]
+        while len(path) < len(names) and not isinstance(x, BaseVar | Module):
+            x = getattr(x, "__dict__", {}).get(names[len(path)])
+            path.append(names[len(path)])
+        name = scope + ".".join(path)
         if isinstance(x, BaseVar):
             result[name] = x
         elif isinstance(x, Module):
@@ -239,31 +264,52 @@ def _find_used(f: Any, result: VarCollection, visited: set[int]) -> None:
             raise StructureError(message(
                 "auto_vars", f"{name!r} hides {hidden} in a plain {type(x).__name__}.", None, None,
                 "Use ModuleList([...]) or ModuleDict({...}) instead."))  # fmt: skip
-        elif inspect.isfunction(x) and id(x.__code__) not in visited and x.__module__ == f.__module__:
-            _find_used(x, result, visited)
+        elif inspect.isfunction(x) and id(x) not in visited and x.__module__ == f.__module__:
+            _find_used(x, f"{name}.", result, visited)
 
 
-def _names_in(code: Any) -> list[str]:
-    inner = [name for const in code.co_consts if inspect.iscode(const) for name in _names_in(const)]
-    return list(dict.fromkeys([*code.co_freevars, *code.co_names, *inner]))
+_EMPTY = types.CellType()  # a name of the closure that has no value yet
+
+
+def _references(code: Any) -> Iterator[tuple[str, ...]]:
+    """Yield where a name comes from, the name, and the attributes read from it, for each in a function's code."""
+    chain: tuple[str, ...] = ()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "EXTENDED_ARG":
+            continue
+        if chain and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain += (instruction.argval,)
+            continue
+        if chain:
+            yield chain
+        # LOAD_GLOBAL, LOAD_DEREF, LOAD_FAST and their variants, some of which load two names.
+        kind = next((k for k in ("GLOBAL", "DEREF", "FAST") if f"LOAD_{k}" in instruction.opname), "")
+        names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        yield from ((kind, name) for name in names[:-1])
+        chain = (kind, names[-1]) if kind else ()
+    for inner in filter(inspect.iscode, code.co_consts):
+        yield from _references(inner)
 
 
 class ForceArgs(Module):
-    """Fix arguments of a module and of every module inside it, whatever the callers pass.
+    """Fix arguments of a module's ``__call__``, whatever its callers pass.
 
-    The modules inside are replaced in place by wrappers; :meth:`undo` takes the arguments back. Names of variables
-    do not change.
+    The module itself is not changed. To fix an argument of a part, replace the part:
+    ``model.bn = ForceArgs(model.bn, training=False)``. Names of variables do not change.
 
     Args:
         module: the module.
-        **forced: the arguments to fix, by name; each reaches the modules whose ``__call__`` has it.
+        **forced: the arguments to fix, by name.
+
+    Raises:
+        StructureError: it is not a module, or takes no such argument.
 
     Example:
         >>> class Noise(Module):
         ...     def __call__(self, x, training):
         ...         return x + training
-        >>> net = ForceArgs(Noise(), training=False)
-        >>> net(1, training=True)
+        >>> quiet = ForceArgs(Noise(), training=False)
+        >>> quiet(1, training=True)
         1
     """
 
@@ -274,9 +320,13 @@ class ForceArgs(Module):
         if not isinstance(module, Module):
             raise StructureError(message("ForceArgs", "can only be used on modules.", "Module",
                                          type(module).__name__))  # fmt: skip
+        names = inspect.signature(module).parameters
+        unknown = [name for name in forced if name not in names]
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+            raise StructureError(message(
+                "ForceArgs", f"{type(module).__name__} has no argument {unknown[0]!r}.",
+                "one of " + ", ".join(map(repr, names)), repr(unknown[0])))  # fmt: skip
         self.__wrapped__, self.forced = module, dict(forced)
-        for key, part in _parts(module):
-            _set_part(module, key, ForceArgs(part, **forced))
 
     def vars(self, scope: str = "") -> VarCollection:
         """Return the module's variables, under the names that they have without this wrapper."""
@@ -284,49 +334,47 @@ class ForceArgs(Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module with the fixed arguments in place of those given."""
-        if not self.forced:
-            return self.__wrapped__(*args, **kwargs)
-        signature = inspect.signature(self.__wrapped__)
-        names = signature.parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in names.values())
-        forced = {k: v for k, v in self.forced.items() if k in names or takes_any}
-        positional = [n for n, p in names.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        index = {n: i for i, n in enumerate(positional) if i < len(args) and n in forced}
-        replaced = [next((forced[n] for n, i in index.items() if i == j), x) for j, x in enumerate(args)]
-        return self.__wrapped__(*replaced, **{**kwargs, **{k: v for k, v in forced.items() if k not in index}})
+        call = inspect.signature(self.__wrapped__).bind_partial(*args, **kwargs)
+        for name, x in self.forced.items():
+            if name in call.signature.parameters:
+                call.arguments[name] = x
+            else:
+                extra = next(p.name for p in call.signature.parameters.values() if p.kind is p.VAR_KEYWORD)
+                call.arguments[extra] = {**call.arguments.get(extra, {}), name: x}
+        return self.__wrapped__(*call.args, **call.kwargs)
+
+    def __repr__(self) -> str:
+        forced = "".join(f", {name}={x!r}" for name, x in self.forced.items())
+        return f"ForceArgs({self.__wrapped__!r}{forced})"
 
     @staticmethod
     def undo(module: Module, **forced: Any) -> None:
         """Take fixed arguments back, in place, in a module and all modules inside it.
 
+        A part whose last fixed argument is taken back is again the module that it was.
+
         Args:
             module: the module, wrapped by ForceArgs or holding modules that are.
-            **forced: the arguments with the value that was fixed, or ``ForceArgs.ANY``.
+            **forced: the arguments to take back, each with the value that was fixed (another one stays fixed) or
+                ``ForceArgs.ANY``. All arguments where none is given.
         """
         if isinstance(module, ForceArgs):
-            for k, v in forced.items():
-                if k in module.forced and (v is ForceArgs.ANY or module.forced[k] == v):
-                    del module.forced[k]
-            module = module.__wrapped__
-        for _, part in _parts(module):
+            back = forced or dict.fromkeys(module.forced, ForceArgs.ANY)
+            kept = (k for k, v in module.forced.items() if k not in back or not _matches(back[k], v))
+            module.forced = {k: module.forced[k] for k in kept}
+        for put, part in _parts(module):
             ForceArgs.undo(part, **forced)
+            if isinstance(part, ForceArgs) and not part.forced:
+                put(part.__wrapped__)
 
 
-def _parts(module: Module) -> list[tuple[Any, Module]]:
-    """Return the modules that a module holds directly, with the attribute, index or key that holds them."""
-    if isinstance(module, ForceArgs):
-        return _parts(module.__wrapped__)
-    if isinstance(module, list):
-        items: Any = enumerate(module)
-    else:
-        items = module.items() if isinstance(module, Mapping) else module._attributes()
-    return [(key, x) for key, x in items if isinstance(x, Module)]
+def _matches(asked: Any, value: Any) -> bool:
+    return asked is ForceArgs.ANY or asked is value or bool(asked == value)
 
 
-def _set_part(module: Any, key: Any, part: Module) -> None:
-    if isinstance(module, ForceArgs):
-        _set_part(module.__wrapped__, key, part)
-    elif isinstance(module, list | dict):
-        module[key] = part
-    else:
-        setattr(module, key, part)
+def _parts(module: Module) -> list[tuple[Callable[[Module], None], Module]]:
+    """Return the modules that a module holds directly, each with what puts another one in its place."""
+    items: Any = enumerate(module) if isinstance(module, list) else module.items() if isinstance(module, dict) else ()
+    inside = [(functools.partial(operator.setitem, module, key), x) for key, x in items]
+    inside += [(functools.partial(setattr, module, name), x) for name, x in module._attributes()]
+    return [(put, x) for put, x in inside if isinstance(x, Module)]

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from optimkit.core.collection import VarCollection, store
 from optimkit.core.module import Module
 from optimkit.core.variable import RandomState, compiling
-from optimkit.errors import StructureError, TraceMutationError, message
+from optimkit.errors import StructureError, TraceMutationError, VariableError, describe, message
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["indices"])
@@ -73,10 +73,21 @@ class Transform(Module):
     def _run(self, tensors: list[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Written]:
         """Call the function on other values of the variables; return its outputs and what it wrote."""
         with self.vc.swapped(tensors):
-            outputs = self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
+            try:
+                outputs = self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
+            except jax.errors.UnexpectedTracerError as error:
+                raise self._leak() from error
             new = self._read()
         changed = tuple(i for i, (old, x) in enumerate(zip(tensors, new, strict=True)) if x is not old)
         return outputs, Written([new[i] for i in changed], changed)
+
+    def _leak(self) -> TraceMutationError:
+        names = ", ".join(map(repr, self.vc.unique().keys()))
+        return TraceMutationError(message(
+            repr(self), "a variable was written inside a JAX transformation (scan, cond, vmap, grad, ...) that is "
+            "nested in this function and does not know it.", None, None,
+            f"Use Scan, Vectorize or GradValues there, or return the new value. The variables are {names}."
+        ))  # fmt: skip
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
@@ -144,13 +155,22 @@ class Jit(Transform):
         super().__init__(f, vc)
         nums, names = _static_arguments(f, static_argnums, static_argnames)
         options: dict[str, Any] = {"static_argnums": tuple(i + 1 for i in nums), "static_argnames": names}
+        options["donate_argnums"] = (0,) if donate else ()
         if in_shardings is not None:
             shardings = in_shardings if isinstance(in_shardings, tuple | list) else (in_shardings,)
             options["in_shardings"] = (None, *shardings)
         if out_shardings is not None:
             options["out_shardings"] = (out_shardings, None)
-        self.donate = donate
-        self._call = jax.jit(self._pure, donate_argnums=(0,) if donate else (), **options)
+        self.donate, self._options = donate, options
+        self._call = jax.jit(self._pure, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_call"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy compiles its own function; the original's would run on the original's variables.
+        vars(self).update(state)
+        self._call = jax.jit(self._pure, **self._options)
 
     def _pure(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:
         with self._compiling():
@@ -166,17 +186,21 @@ class Jit(Transform):
         try:
             outputs, written = call([b.value for b in self._buffers], *args, **kwargs)
         except jax.errors.UnexpectedTracerError as error:
-            raise self._leak(error) from error
+            raise self._leak() from error
+        except (RuntimeError, ValueError) as error:
+            self._explain_deleted(error)
+            raise
         self._write(written)
         return outputs
 
-    def _leak(self, error: Exception) -> TraceMutationError:
-        names = ", ".join(map(repr, self.vc.unique().keys()))
-        return TraceMutationError(message(
-            repr(self), "a variable was written inside a JAX transformation (scan, cond, vmap, grad, ...) that is "
-            "nested in this function and does not know it.", None, None,
-            f"Use Scan, Vectorize or GradValues there, or return the new value. The variables are {names}."
-        ))  # fmt: skip
+    def _explain_deleted(self, error: Exception) -> None:
+        for name, var in self.vc.unique().items():
+            value = var._buffer.value
+            if not isinstance(value, jax.core.Tracer) and value.is_deleted():
+                raise VariableError(message(
+                    repr(self), f"the array of {name!r} has been deleted.", None, None,
+                    "It was donated, to a program that failed or by other code. Assign a new value to the variable; "
+                    "to keep arrays that you read out, copy them first or use donate=False.")) from error  # fmt: skip
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lower for these arguments without running; ``lower(...).compile()`` compiles ahead of time."""
@@ -219,13 +243,15 @@ def _static_arguments(f: Any, nums: Any, names: Any) -> tuple[tuple[int, ...], t
         parameters = inspect.signature(f).parameters
     except ValueError:  # a builtin without a signature
         return nums, names
-    positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    nums = tuple(i + len(positional) if i < 0 else i for i in nums)
+    by_name = {i: n for i, n in enumerate(positional) if parameters[n].kind is not inspect.Parameter.POSITIONAL_ONLY}
     unknown = [n for n in names if n not in parameters]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         raise StructureError(message("Jit", f"{f!r} has no argument {unknown[0]!r}.", list(parameters), unknown[0]))
     return (
         tuple(dict.fromkeys([*nums, *(i for i, n in enumerate(positional) if n in names)])),
-        tuple(dict.fromkeys([*names, *(positional[i] for i in nums if 0 <= i < len(positional))])),
+        tuple(dict.fromkeys([*names, *(by_name[i] for i in nums if i in by_name)])),
     )
 
 
@@ -257,7 +283,7 @@ class Vectorize(Transform):
         if all(axis is None for axis in self.batch_axis):
             raise StructureError(message("Vectorize", "no argument has a batch axis.", "an axis for at least one",
                                          f"batch_axis={self.batch_axis}"))  # fmt: skip
-        self._random = {i: v for i, v in enumerate(self.vc) if isinstance(v, RandomState)}
+        self._random = {i: v for i, v in enumerate(self.vc.unique().values()) if isinstance(v, RandomState)}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs for each element, stacked on axis 0."""
@@ -266,8 +292,7 @@ class Vectorize(Transform):
                 repr(self), "the number of positional arguments does not fit batch_axis.",
                 f"{len(self.batch_axis)}, for batch_axis={self.batch_axis}", f"{len(args)}",
                 "Give an axis (or None) for each argument."))  # fmt: skip
-        first = next(i for i, axis in enumerate(self.batch_axis) if axis is not None)
-        size = jax.tree.leaves(args[first])[0].shape[self.batch_axis[first]]
+        size = self._batch_size(args)
         with self.vc.restored_on_error():
             keys = {i: v.split(size) for i, v in self._random.items()}
             tensors = [keys.get(i, x) for i, x in enumerate(self._read())]
@@ -278,6 +303,19 @@ class Vectorize(Transform):
             for i, copies in zip(written.indices, written.values, strict=True):
                 variables[i].reduce(copies)
         return outputs
+
+
+    def _batch_size(self, args: Sequence[Any]) -> int:
+        for i, (arg, axis) in enumerate(zip(args, self.batch_axis, strict=True)):
+            if axis is None:
+                continue
+            for x in jax.tree.leaves(arg):
+                if not -jnp.ndim(x) <= axis < jnp.ndim(x):
+                    raise StructureError(message(
+                        repr(self), f"argument {i} has no axis {axis} to go over.", f"an array with axis {axis}",
+                        describe(x), "Pass an array, or give None as its axis."))  # fmt: skip
+                return int(jnp.shape(x)[axis])
+        raise StructureError(message(repr(self), "no argument has an array to go over."))
 
 
 class Scan(Transform):

@@ -35,7 +35,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optimkit.errors import ConstantVariableWarning, DTypeError, StructureError, TraceMutationError, VariableError, describe, message
+from optimkit.errors import (
+    ConstantVariableWarning,
+    DTypeError,
+    StructureError,
+    TraceMutationError,
+    VariableError,
+    describe,
+    message,
+)
 from optimkit.numerics import cast
 
 Reduce = Callable[[jax.Array], jax.Array]
@@ -129,9 +137,20 @@ class BaseVar:
         self._buffer.value = self.checked(tensor) if check else tensor
 
     def reduce(self, tensors: jax.Array) -> None:
-        """Write the reduction of ``tensors`` over axis 0; nothing where the variable has no ``reduce``."""
-        if self._reduce is not None:
-            self.assign(self._reduce(tensors))
+        """Write the reduction of ``tensors`` over axis 0; nothing where the variable has no ``reduce``.
+
+        Raises:
+            DTypeError: the reduction has another dtype, as the mean of integers has.
+        """
+        if self._reduce is None:
+            return
+        new = self._reduce(tensors)
+        if new.dtype != self.dtype:
+            raise DTypeError(message(
+                "reduce", f"the copies of {self.name!r} reduce to another dtype.", describe(self._buffer.value),
+                describe(new), "Say how copies become one, for example StateVar(x, reduce=variable.reduce_first)."
+            ))  # fmt: skip
+        self.assign(new)
 
     @property
     def name(self) -> str:
@@ -148,12 +167,14 @@ class BaseVar:
                 "A variable keeps its shape; make a new variable for another one."))  # fmt: skip
         if new.dtype != old.dtype or getattr(new, "weak_type", False):
             new = self._as_own_dtype(new)
-        if isinstance(new, jax.core.Tracer) and not self._buffer.open and not isinstance(old, jax.core.Tracer):
+        if self._buffer.open or not isinstance(new, jax.core.Tracer):
+            return new
+        if not isinstance(old, jax.core.Tracer):
             raise TraceMutationError(message(
                 "assign", f"{self.name!r} is written under a JAX transformation that does not know it.", None, None,
                 "Use the optimkit transform (Jit, Grad, GradValues, Vectorize, Scan), and list the variable in its "
                 "collection, for example Jit(f, model.vars() + opt.vars())."))  # fmt: skip
-        if self._detached and isinstance(new, jax.core.Tracer):
+        if self._detached:
             raise TraceMutationError(message(
                 "assign", f"{self.name!r} is a copy that JAX made of an argument; what is written to it is lost.",
                 None, None, "Call the function through optimkit.Jit with the variable in its collection, "
@@ -170,6 +191,8 @@ class BaseVar:
         return cast(new, dtype)
 
     # --- behaving as the array ------------------------------------------------------------------------------------
+
+    __array_priority__ = 100  # so that NumPy arrays on the left leave their operators to ours
 
     def __jax_array__(self) -> jax.Array:
         return self.value
@@ -240,7 +263,8 @@ class BaseVar:
         label = f"{self._buffer.name!r}, " if self._buffer.name else ""
         if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.size <= 8:
             return f"{kind}({label}{describe(value)}, {np.array2string(np.asarray(value), separator=', ')})"
-        return f"{kind}({label}{describe(value) if isinstance(value, jax.Array) else value!r})"
+        shown = describe(value) if isinstance(value, jax.Array) else repr(value)
+        return f"{kind}({label}{shown})"
 
 
 def unwrap(x: Any) -> Any:

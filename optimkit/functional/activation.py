@@ -39,7 +39,9 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> jax.Array:
 
 
 def elu(x: Any, alpha: float = 1.0) -> jax.Array:
-    """Exponential linear unit: ``x`` where it is > 0, else ``alpha (eˣ − 1)``. Clevert et al. 2016, arXiv:1511.07289.
+    """Exponential linear unit: ``x`` where it is > 0, else ``alpha (eˣ − 1)``.
+
+    Reference: Clevert et al. 2016, Fast and Accurate Deep Network Learning by ELUs. arXiv:1511.07289
 
     Example:
         >>> elu(jnp.array([0.0, 2.0]))
@@ -49,7 +51,9 @@ def elu(x: Any, alpha: float = 1.0) -> jax.Array:
 
 
 def celu(x: Any, alpha: float = 1.0) -> jax.Array:
-    """Continuously differentiable elu: ``max(x, 0) + alpha (exp(min(x, 0) / alpha) − 1)``. Barron 2017, arXiv:1704.07483.
+    """Continuously differentiable elu: ``max(x, 0) + alpha (exp(min(x, 0) / alpha) − 1)``.
+
+    Reference: Barron 2017, Continuously Differentiable Exponential Linear Units. arXiv:1704.07483
 
     Example:
         >>> celu(jnp.array([0.0, 2.0]))
@@ -59,7 +63,9 @@ def celu(x: Any, alpha: float = 1.0) -> jax.Array:
 
 
 def selu(x: Any) -> jax.Array:
-    """Scaled elu: ``1.0507 elu(x, 1.6733)``, which keeps mean 0 and variance 1. Klambauer et al. 2017, arXiv:1706.02515.
+    """Scaled elu: ``1.0507 elu(x, 1.6733)``, which keeps mean 0 and variance 1.
+
+    Reference: Klambauer et al. 2017, Self-Normalizing Neural Networks. arXiv:1706.02515
 
     Example:
         >>> selu(jnp.zeros(1))
@@ -69,11 +75,13 @@ def selu(x: Any) -> jax.Array:
 
 
 def gelu(x: Any, approximate: bool = True) -> jax.Array:
-    """Gaussian error linear unit: ``x Φ(x)``. Hendrycks & Gimpel 2016, arXiv:1606.08415.
+    """Gaussian error linear unit: ``x Φ(x)``, Φ the distribution function of the normal.
 
     Args:
         x: the input.
         approximate: use ``x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))``, which is within 5e-4 of it.
+
+    Reference: Hendrycks & Gimpel 2016, Gaussian Error Linear Units. arXiv:1606.08415
 
     Example:
         >>> gelu(jnp.zeros(1))
@@ -113,7 +121,9 @@ def softplus(x: Any) -> jax.Array:
 
 
 def silu(x: Any) -> jax.Array:
-    """Sigmoid linear unit, or swish: ``x / (1 + e⁻ˣ)``. Ramachandran et al. 2017, arXiv:1710.05941.
+    """Sigmoid linear unit, or swish: ``x / (1 + e⁻ˣ)``.
+
+    Reference: Ramachandran et al. 2017, Searching for Activation Functions. arXiv:1710.05941
 
     Example:
         >>> silu(jnp.array([0.0, 1e4]))

@@ -69,7 +69,7 @@ def as_indices(where: str, name: str, indices: Any, size: int) -> tuple[jax.Arra
     x = as_array(indices)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise DTypeError(message(where, f"{name!r} must be integers.", f"integers in [0, {size})", describe(x)))
-    if isinstance(indices, numbers.Integral) and not 0 <= indices < size:
+    if isinstance(indices, numbers.Integral) and not 0 <= int(indices) < size:
         raise StructureError(message(where, f"{name!r} is out of range.", f"an int in [0, {size})", f"{indices}"))
     if x.dtype.itemsize < 4:  # so that the size can be represented
         x = x.astype(jnp.int32)
@@ -116,3 +116,17 @@ def check_count(where: str, shape: Sequence[int], axes: Iterable[int]) -> None:
         raise StructureError(message(
             where, "too few numbers share a mean and a variance.", "at least 2", f"{count}, for shape {list(shape)}",
             "Give a larger batch, or larger groups; a number alone is normalized to 0."))  # fmt: skip
+
+
+def as_training(where: str, training: Any) -> bool:
+    """Return the flag ``training``, which Python must know: it decides what is computed.
+
+    Raises:
+        DTypeError: it is traced.
+    """
+    if isinstance(training, jax.core.Tracer):
+        raise DTypeError(message(
+            where, "'training' is traced, so whether this is a training step is not known.", "True or False",
+            "a tracer", "Jit(f, vc, static_argnames=('training',)), or ForceArgs(model, training=...)."
+        ))  # fmt: skip
+    return bool(training)

@@ -80,7 +80,7 @@ def max_pool_2d(x: Any, size: Size = 2, strides: Size | None = None, padding: Pa
 def _lowest(dtype: Any) -> np.ndarray:
     if jnp.issubdtype(dtype, jnp.integer):
         return np.array(jnp.iinfo(dtype).min, dtype)
-    return np.array(False if dtype == bool else -np.inf, dtype)
+    return np.array(-np.inf if jnp.issubdtype(dtype, jnp.floating) else False, dtype)
 
 
 def _arguments(

@@ -192,7 +192,7 @@ def identity(shape: Shape, gain: float = 1) -> jax.Array:
     """
     if len(shape) != 2:
         raise StructureError(message("identity", "the shape is not that of a matrix.", "two axes", f"{tuple(shape)}"))
-    return gain * jnp.eye(*shape, dtype=jnp.float32)
+    return gain * jnp.eye(shape[0], shape[1], dtype=jnp.float32)
 
 
 def orthogonal(

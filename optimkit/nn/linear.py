@@ -16,16 +16,16 @@ import jax.numpy as jnp
 from optimkit.constants import ConvPadding
 from optimkit.core import random
 from optimkit.core.module import Module
-from optimkit.core.variable import TrainVar
+from optimkit.core.variable import TrainVar, unwrap
 from optimkit.errors import HyperparameterError, StructureError, describe, message
 from optimkit.functional.checks import as_array, as_indices, check_images, check_window
 from optimkit.hyper import check_hyperparameter
 from optimkit.nn.init import kaiming_normal, xavier_normal
+from optimkit.nn.normalization import POSITIVE
 from optimkit.util import Padding, to_padding, to_tuple
 
 Initializer = Callable[[tuple[int, ...]], Any]
 Size = int | Sequence[int]
-POSITIVE = "int [1, inf)"
 
 
 def initialized(where: str, w_init: Initializer, shape: tuple[int, ...]) -> TrainVar:
@@ -34,7 +34,7 @@ def initialized(where: str, w_init: Initializer, shape: tuple[int, ...]) -> Trai
     Raises:
         StructureError: that has another shape, or is not of floating point.
     """
-    w = as_array(w_init(shape))
+    w = jnp.array(unwrap(w_init(shape)))  # a copy: two layers of one constant must not share, and donate, its buffer
     if w.shape != shape or not jnp.issubdtype(w.dtype, jnp.floating):
         raise StructureError(message(where, "the array that 'w_init' returned does not fit.",
                                      f"floats of shape {list(shape)}", describe(w)))  # fmt: skip

@@ -8,21 +8,22 @@ written before everything is known to be right.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from optimkit.core import BaseVar, GradValues, Module, StateVar, TrainRef, TrainVar, VarCollection
 from optimkit.core.collection import store
-from optimkit.core.variable import reduce_first, reduce_mean
+from optimkit.core.variable import reduce_first, reduce_mean, unwrap
 from optimkit.errors import HyperparameterError, MissingInputError, StructureError, message
 from optimkit.hyper import check_lr, hyperparameters
 from optimkit.numerics import cast, count_up
 from optimkit.optimizer.describe import named_doc, named_signature
+from optimkit.placement import beside
 from optimkit.pure import as_scalar, check_grad, check_needs, check_params
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Step, check_rule_type, displace
@@ -74,6 +75,9 @@ class Optimizer(Module):
             rule, lr = _rule_and_lr(*args, **kwargs, **{} if lr is None else {"lr": lr})  # type: ignore[misc]
         where = f"optimizer.{type(self).__name__}"
         check_rule_type(where, rule)
+        if not isinstance(vc, VarCollection):
+            raise StructureError(message(where, "this is not a collection of variables.", "a VarCollection",
+                                         type(vc).__name__, f"{type(self).__name__}(model.vars(), ...)"))  # fmt: skip
         found = vc.subset(TrainVar).unique()
         check_params(where, list(found.keys()), found.tensors())
         self._rule, self._vc, self._compiled = rule, VarCollection(vc), False
@@ -83,8 +87,8 @@ class Optimizer(Module):
     def _add_state(self, where: str, lr: Any, dynamic: tuple[str, ...]) -> None:
         params = self._params()
         names, leaves, self._structure = lookup.state_names(list(params), self._rule.init(params))
-        self._state = self._new_vars(dict(zip(names, leaves, strict=True)))
-        dynamic_values = {name: jnp.float32(lookup.get(where, self._rule, name)) for name in dynamic}
+        self._state = self._new_vars(dict(zip(names, _unshared(leaves, params.values()), strict=True)))
+        dynamic_values = {name: _dynamic_value(where, self._rule, name) for name in dynamic}
         self._schedule = None
         if callable(lr):
             self._schedule, self.clock = lr, _state_var(jnp.zeros((), jnp.int32), list(params.values()))
@@ -132,69 +136,94 @@ class Optimizer(Module):
 
         Nothing is written if it raises.
         """
-        overrides |= zip(hyperparameters(self._rule), positional, strict=False)
-        self._apply(lr, grads, {"value": value, "grad_fn": grad_fn, "key": key}, overrides)
+        names = [name for name, f in hyperparameters(self._rule).items() if not f.kw_only]
+        repeated = [name for name in names[: len(positional)] if name in overrides]
+        if repeated or len(positional) > len(names):
+            raise HyperparameterError(message(
+                f"optimizer.{type(self).__name__}(lr, grads)",
+                f"{repeated[0]!r} is given twice." if repeated else "there are too many positional arguments.",
+                f"at most {', '.join(['lr', 'grads', *names])}, each once", f"{len(positional) + 2} by position"
+            ))  # fmt: skip
+        overrides |= zip(names, positional, strict=False)
+        self._apply(unwrap(lr), grads, {"value": value, "grad_fn": grad_fn, "key": key}, overrides)
 
     def step(self, grads: Sequence[Any] | Mapping[str, Any], **inputs: Any) -> None:
         """Take one step with the learning rate given to the constructor; keywords as in :meth:`__call__`."""
-        self(self.lr, grads, **inputs)
+        self(self._own_lr(), grads, **inputs)
 
-    def minimize(self, loss_fn: Callable[..., Any], *batch: Any, lr: Any = None, **overrides: Any) -> Any:
+    def minimize(
+        self, loss_fn: Callable[..., Any], *batch: Any, lr: Any = None, key: Any = None, **overrides: Any
+    ) -> Any:
         """Compute loss and gradients, and take one step; rules that evaluate the loss themselves can do so.
 
         Args:
-            loss_fn: a function, or a module, that returns the loss, alone or first in a tuple.
+            loss_fn: a function, or a module, that returns the loss, alone or first in a tuple or list.
             *batch: its arguments.
             lr: the learning rate; the one given to the constructor where None.
+            key: a random key, for rules that need it.
             **overrides: hyperparameters for this call.
+
+        What ``loss_fn`` writes to variables is written once. Where the rule evaluates the loss again, ``loss_fn``
+        finds its variables as they were before the step, the random states too: it is the same function each time.
 
         Returns:
             What ``loss_fn`` returned. If anything raises, all variables are as before.
         """
         vc = self._vc + (loss_fn.vars("loss_fn:") if isinstance(loss_fn, Module) else {})
-        trained = [v._buffer for v in vc.subset(TrainVar)]
+        trained, before = [v._buffer for v in vc.subset(TrainVar)], vc.tensors()
+
+        @functools.wraps(loss_fn, updated=())
+        def loss(*batch: Any) -> tuple[Any, Any]:
+            outputs = loss_fn(*batch)
+            return outputs[0] if isinstance(outputs, tuple | list) else outputs, outputs
 
         def gradients() -> tuple[dict[str, Any], Any]:
-            grads, values = GradValues(loss_fn, vc)(*batch)
+            grads, values = GradValues(loss, vc)(*batch)
             by_buffer = {id(b): g for b, g in zip(trained, grads, strict=True)}
             return {name: by_buffer[id(ref._buffer)] for name, ref in self.train_vars.items()}, values
 
         def grad_fn(params: dict[str, Any]) -> dict[str, Any]:
-            with vc.swapped(vc.tensors()), self.train_vars.swapped(params):
+            with vc.swapped(before), self.train_vars.swapped(params):
                 return gradients()[0]
 
-        with vc.restored_on_error():
-            grads, values = gradients()
-            inputs = {"value": values[0], "grad_fn": grad_fn, "key": None}
-            self._apply(self.lr if lr is None else lr, grads, inputs, overrides)
-        return values if isinstance(values, tuple) else values[0]
+        with vc.restored_on_error(), self.vars().restored_on_error():
+            grads, (value, outputs) = gradients()
+            inputs = {"value": value, "grad_fn": grad_fn, "key": key}
+            needed = {name: inputs[name] for name in self._rule.needs if name in inputs}
+            self(self._own_lr() if lr is None else lr, list(grads.values()), **needed, **overrides)
+        return outputs
 
     def _apply(self, lr: Any, grads: Any, inputs: dict[str, Any], overrides: dict[str, Any]) -> None:
         where = f"optimizer.{type(self).__name__}(lr, grads)"
         check_lr(where, lr)
         params = self._params()
         grads = self._bound(where, grads, params)
-        rule = lookup.override(where, self._rule_now(), overrides)
+        rule = lookup.override(where, self._rule_now(), {name: unwrap(x) for name, x in overrides.items()})
         check_needs(where, rule, inputs)
         delta, state = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), self._state_tree())
+        _check_structure(where, rule, "displacement", jax.tree.structure(delta), jax.tree.structure(params))
         moved = displace(params, delta)
         new = [moved[name] for name in self.train_vars.keys()]  # noqa: SIM118 - iteration gives variables
-        new += self._structure.flatten_up_to(state)
+        leaves, structure = jax.tree.flatten(state)
+        _check_structure(where, rule, "state", structure, self._structure)
+        new += leaves
         variables = [*self.train_vars.values(), *self._state.values()]
         if self._schedule is not None:
             variables.append(self.clock)
             new.append(count_up(self.clock.value))
+        new = [v.checked(x) for v, x in zip(variables, new, strict=True)]
         self._compiled |= any(isinstance(x, jax.core.Tracer) for x in new)
-        store([v._buffer for v in variables], [v.checked(x) for v, x in zip(variables, new, strict=True)])
+        store([v._buffer for v in variables], new)
 
     def _bound(self, where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
         """Return gradients by name, or raise where they do not fit the parameters one by one."""
         names = list(params)
         if isinstance(grads, Mapping):
-            missing, unknown = [n for n in names if n not in grads], [n for n in grads if n not in params]
+            given = list(grads.keys())
+            missing, unknown = [n for n in names if n not in given], [n for n in given if n not in params]
             if missing or unknown:
                 raise StructureError(message(
-                    where, "the names of the gradients are not those of the variables.", names, list(grads),
+                    where, "the names of the gradients are not those of the variables.", names, given,
                     f"Missing: {missing}. Unknown: {unknown}."))  # fmt: skip
             named = {n: grads[n] for n in names}
         elif isinstance(grads, list | tuple):
@@ -209,7 +238,7 @@ class Optimizer(Module):
                                          f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
         for name, g in named.items():
             check_grad(where, name, g, params[name])
-        return {name: jnp.asarray(g) for name, g in named.items()}
+        return {name: jnp.asarray(unwrap(g)) for name, g in named.items()}
 
     def _params(self) -> dict[str, jax.Array]:
         return {name: ref.value for name, ref in self.train_vars.items()}
@@ -231,20 +260,15 @@ class Optimizer(Module):
 
     @property
     def lr(self) -> Any:
-        """The learning rate of the next :meth:`step`."""
+        """The learning rate of the next :meth:`step`; None where the constructor was given none."""
         if self._schedule is not None:
             return self._schedule(self.clock.value)
-        lr = self._dynamic_var("lr")
-        if lr is None:
-            raise MissingInputError(message(
-                f"optimizer.{type(self).__name__}", "there is no learning rate.", None, None,
-                f"Give it to the constructor, {type(self).__name__}(vc, ..., lr=0.1), or to the call, opt(lr, grads)."
-            ))  # fmt: skip
-        return lr.value
+        var = self._dynamic_var("lr")
+        return None if var is None else var.value
 
     @lr.setter
     def lr(self, lr: Any) -> None:
-        where = f"optimizer.{type(self).__name__}.lr"
+        where, lr = f"optimizer.{type(self).__name__}.lr", unwrap(lr)
         check_lr(where, lr)
         var = self._dynamic_var("lr")
         if var is None:
@@ -252,6 +276,15 @@ class Optimizer(Module):
             raise HyperparameterError(message(where, f"the learning rate {how}, so it cannot be set.", None, None,
                                               "Construct the optimizer with lr=<number>."))  # fmt: skip
         var.assign(as_scalar(lr, self._params()))
+
+    def _own_lr(self) -> Any:
+        lr = self.lr
+        if lr is None and self._schedule is None:
+            raise MissingInputError(message(
+                f"optimizer.{type(self).__name__}", "there is no learning rate.", None, None,
+                f"Give it to the constructor, {type(self).__name__}(vc, ..., lr=0.1), or to the call, opt(lr, grads)."
+            ))  # fmt: skip
+        return lr
 
     def __getattr__(self, name: str) -> Any:
         rule: Any = self.__dict__.get("_rule")
@@ -266,6 +299,7 @@ class Optimizer(Module):
         if not known or hasattr(type(self), name) or name not in lookup.names_of(rule):
             object.__setattr__(self, name, value)
         elif (var := self._dynamic_var(name)) is not None:
+            value = unwrap(value)
             lookup.override(f"optimizer.{type(self).__name__}", rule, {name: value})  # raises if out of range
             var.assign(cast(value, jnp.float32))
         elif self._compiled:
@@ -313,13 +347,42 @@ class Optimizer(Module):
 
 
 def _state_var(x: jax.Array, params: list[jax.Array]) -> StateVar:
-    """Make a state variable on the devices of the parameters: else its first step would move it, and compile anew."""
-    shardings = [p.sharding for p in params if not isinstance(p, jax.core.Tracer)]
-    spread = next((s for s in shardings if isinstance(s, NamedSharding) and s.num_devices > 1), None)
-    if spread is not None and x.sharding.num_devices == 1:
-        x = jax.device_put(x, NamedSharding(spread.mesh, PartitionSpec()))
+    x = beside(x, params)
     return StateVar(x, reduce_mean if jnp.issubdtype(x.dtype, jnp.floating) else reduce_first)
 
 
-def _rule_and_lr(rule: Any = None, lr: Any = None) -> tuple[Any, Any]:
+def _rule_and_lr(rule: Any = None, lr: Any = None, **unknown: Any) -> tuple[Any, Any]:
+    if unknown:
+        raise HyperparameterError(message(
+            "optimizer.Optimizer", f"there is no argument {next(iter(unknown))!r}.", "rule, lr, dynamic",
+            ", ".join(map(repr, unknown)), "Give hyperparameters to the rule: Optimizer(vc, rules.Adam(beta1=0.8))."
+        ))  # fmt: skip
     return rule, lr
+
+
+def _dynamic_value(where: str, rule: Rule, name: str) -> jax.Array:
+    path, field = lookup.find(where, rule, name)
+    holder = lookup.at(rule, path)
+    domain, value = hyperparameters(holder)[field].metadata["domain"], getattr(holder, field)
+    if value is None or not isinstance(domain, str) or domain.startswith("int "):
+        raise HyperparameterError(message(
+            where, f"hyperparameter {name!r} cannot be dynamic.", "one that is a real number", f"{value!r}",
+            "Leave it out of dynamic=(...): it is a constant of compiled programs."))  # fmt: skip
+    return jnp.float32(value)
+
+
+def _unshared(leaves: Sequence[Any], params: Iterable[jax.Array]) -> list[jax.Array]:
+    """Copy what lies in a parameter or in an earlier leaf: donated memory cannot be given away twice."""
+    taken, result = {id(p) for p in params}, []
+    for x in map(jnp.asarray, leaves):
+        result.append(jnp.copy(x) if id(x) in taken else x)
+        taken.add(id(x))
+    return result
+
+
+def _check_structure(where: str, rule: Rule, what: str, got: Any, expected: Any) -> None:
+    if got != expected:
+        raise StructureError(message(
+            where, f"{type(rule).__name__} returned a {what} of another structure.", expected, got,
+            "update(step, state) must return the displacement, a tree as step.params, and a state as init returned."
+        ))  # fmt: skip

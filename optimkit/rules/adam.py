@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from optimkit.hyper import hyper
-from optimkit.numerics import one_minus_pow
+from optimkit.numerics import one_minus_pow, safe_divide
 from optimkit.rules.base import LeafRule, Rule, Slot
 from optimkit.rules.compose import Chain, Composed
 from optimkit.rules.stages import WeightDecay
@@ -59,7 +59,8 @@ class Adam(LeafRule):
         nu = self.beta2 * slot["nu"] + (1 - self.beta2) * g**2
         mu_hat = mu / one_minus_pow(self.beta1, t)
         nu_hat = nu / one_minus_pow(self.beta2, t)
-        return -lr * (mu_hat / (jnp.sqrt(nu_hat + self.eps_root) + self.eps)), {"mu": mu, "nu": nu}
+        # With eps = 0 a gradient that was always 0, or whose square underflows, would give 0/0 or x/0.
+        return -lr * safe_divide(mu_hat, jnp.sqrt(nu_hat + self.eps_root) + self.eps), {"mu": mu, "nu": nu}
 
 
 class AdamW(Composed, Adam):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from optimkit import numerics
 from optimkit.hyper import hyper
 from optimkit.rules.base import LeafRule, Slot
-from optimkit.rules.stages import trust_ratio
+from optimkit.rules.stages import trust_scaled
 
 
 class LARS(LeafRule):
@@ -18,7 +18,7 @@ class LARS(LeafRule):
 
     ::
 
-        λ = tc · ‖p‖ / (‖g‖ + weight_decay · ‖p‖ + eps),  λ = 1 where ‖p‖ = 0 or ‖g‖ = 0
+        λ = tc · ‖p‖ / (‖g‖ + weight_decay · ‖p‖ + eps),  λ = 1 where ‖p‖ or the denominator is 0
         v ← momentum · v + lr · λ · (g + weight_decay · p)
         p ← p − v
 
@@ -28,7 +28,8 @@ class LARS(LeafRule):
 
     State: ``v``, shaped as the parameter, float32, from 0; ``t``, int32.
 
-    Deviations: ``eps`` is not in the paper (as in objax). The paper's polynomial schedule is left to ``lr``.
+    Deviations: ``eps`` is not in the paper (objax has it). λ = 1 for a parameter at zero, which by the paper could
+    never move. objax has λ ≥ 1 at a zero gradient, too; here the formula holds. The paper's schedule is left to ``lr``.
 
     Reference: You, Gitman & Ginsburg 2017, Large Batch Training of Convolutional Networks, Algorithm 1.
     arXiv:1708.03888.
@@ -54,6 +55,7 @@ class LARS(LeafRule):
 
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
         """Return the displacement and ``v``."""
-        ratio = trust_ratio(numerics.norm(p), numerics.norm(g), self.tc, self.weight_decay, self.eps)
-        v = self.momentum * slot["v"] + lr * ratio * (g + self.weight_decay * p)
+        p_norm = numerics.norm(p)
+        length = numerics.norm(g) + self.weight_decay * p_norm + self.eps
+        v = self.momentum * slot["v"] + lr * trust_scaled(g + self.weight_decay * p, p_norm, length, self.tc)
         return -v, {"v": v}

@@ -77,18 +77,19 @@ def override(where: str, rule: Rule, values: dict[str, Any]) -> Rule:
     for name, value in values.items():
         if value is not None:
             path, field = find(where, rule, name)
-            rule = _with(rule, path, field, value)
+            rule = with_value(rule, path, field, value)
     return rule
 
 
-def _with(rule: Rule, path: Path, field: str, value: Any) -> Rule:
+def with_value(rule: Rule, path: Path, field: str, value: Any) -> Rule:
+    """Return the rule with a hyperparameter of the rule at a path replaced."""
     if not path:
         return rule.replace(**{field: value})
     (name, i), *rest = path
     x = getattr(rule, name)
     if i is None:
-        return rule.replace(**{name: _with(x, tuple(rest), field, value)})
-    return rule.replace(**{name: (*x[:i], _with(x[i], tuple(rest), field, value), *x[i + 1 :])})
+        return rule.replace(**{name: with_value(x, tuple(rest), field, value)})
+    return rule.replace(**{name: (*x[:i], with_value(x[i], tuple(rest), field, value), *x[i + 1 :])})
 
 
 def state_names(params: list[str], state: Any) -> tuple[list[str], list[Any], Any]:

@@ -49,7 +49,7 @@ class TrustRatio(LeafRule):
     ::
 
         direction = φ g,  φ = coefficient · ‖p‖ / (‖g‖ + eps)
-        φ = 1 where ‖p‖ = 0 or ‖g‖ = 0
+        φ = 1 where ‖p‖ = 0 or the denominator is 0
 
     Last in ``Chain(Adam(), WeightDecay(r), TrustRatio())`` it makes LAMB. Norms are over a whole parameter. For large
     batches. Memory: none.
@@ -72,16 +72,18 @@ class TrustRatio(LeafRule):
     eps: float = hyper(0.0, "[0, inf)", "added to the norm of the gradient")
 
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
-        """Return ``-lr * ratio * g``."""
-        ratio = trust_ratio(numerics.norm(p), numerics.norm(g), self.coefficient, 0.0, self.eps)
-        return -lr * (ratio * g), slot
+        """Return ``-lr`` times the scaled direction."""
+        return -lr * trust_scaled(g, numerics.norm(p), numerics.norm(g) + self.eps, self.coefficient), slot
 
 
-def trust_ratio(p_norm: jax.Array, g_norm: jax.Array, coefficient: Any, weight_decay: Any, eps: Any) -> jax.Array:
-    """Return ``coefficient ‖p‖ / (‖g‖ + weight_decay ‖p‖ + eps)``, or 1 where either norm is 0."""
-    degenerate = (p_norm == 0) | (g_norm == 0)
-    denominator = jnp.where(degenerate, 1.0, g_norm + weight_decay * p_norm + eps)
-    return jnp.where(degenerate, 1.0, coefficient * p_norm / denominator)
+def trust_scaled(direction: jax.Array, p_norm: jax.Array, length: jax.Array, coefficient: Any) -> jax.Array:
+    """Return ``coefficient ‖p‖ / length`` times the direction, or the direction itself where ‖p‖ or the length is 0.
+
+    The direction is divided first: the ratio of the norms alone overflows where gradients are tiny.
+    """
+    degenerate = (p_norm == 0) | (length == 0)
+    unit = direction / jnp.where(degenerate, 1.0, length)
+    return jnp.where(degenerate, direction, coefficient * p_norm * unit)
 
 
 class ClipByGlobalNorm(Rule):

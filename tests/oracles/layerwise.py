@@ -1,7 +1,8 @@
-"""Oracles of the rules that scale the step of a whole layer: trust ratio, LARS, LAMB. A layer is one array."""
+"""Oracles of the rules that scale the step of a whole layer: trust ratio, LARS, LAMB, Fromage. A layer is one array."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .adam import adam_direction
@@ -68,10 +69,8 @@ def oracle_lars(
 
     The learning rate is inside the velocity, as in the paper.
 
-    Deviations, all as in objax: eps is not in the paper. When ‖w‖ = 0 or ‖g‖ = 0, λ is at least 1: so λ = 1 for a
-    layer at zero, which by the paper could never move, and λ = max(1, η‖w‖ / (β‖w‖ + eps)) for a zero gradient,
-    which is the paper's value (10 with the defaults) unless tc < weight_decay. A denominator of 0 gives λ = 1. The
-    paper's schedule γ_t = γ_0 (1 - t / T)² is the caller's, through ``lr``.
+    Deviations: eps is not in the paper (objax has it). λ = 1 for a layer at zero, which by the paper could never move,
+    and where the denominator is 0. The paper's schedule γ_t = γ_0 (1 - t / T)² is the caller's, through ``lr``.
     """
     w, v = copies(params), zeros(params)
     trajectory = []
@@ -80,9 +79,7 @@ def oracle_lars(
         for name in w:
             w_norm, g_norm = norm(w[name]), norm(g[name])
             denominator = g_norm + weight_decay * w_norm + eps
-            local_lr = tc * w_norm / denominator if denominator > 0 else 1.0
-            if w_norm == 0 or g_norm == 0:
-                local_lr = max(1.0, local_lr)
+            local_lr = tc * w_norm / denominator if w_norm > 0 and denominator > 0 else 1.0
             for i in elements(w[name]):
                 v[name][i] = momentum * v[name][i] + gamma * local_lr * (g[name][i] + weight_decay * w[name][i])
                 w[name][i] = w[name][i] - v[name][i]
@@ -124,4 +121,27 @@ def oracle_lamb(
             for i in elements(x[name]):
                 x[name][i] = x[name][i] - eta * ratio * update[i]
         trajectory.append(copies(x))
+    return trajectory
+
+
+def oracle_fromage(params: Params, grads: Sequence[Params], lr: LearningRate) -> Trajectory:
+    """Frobenius matched gradient descent.
+
+    Source: Bernstein, Vahdat, Yue & Liu 2020, On the distance between two neural networks and the stability of
+    learning, Algorithm 1, arXiv:2002.03432; at norms of 0 the authors' code, jxbz/fromage.
+    Symbols: W weights of a layer, g gradient, η learning rate.
+
+        W ← (W - η (‖W‖ / ‖g‖) g) / √(1 + η²)
+
+    Where a norm is 0, the ratio is 1.
+    """
+    w = copies(params)
+    trajectory = []
+    for t, grad in enumerate(grads, start=1):
+        g, eta = copies(grad), lr_at(lr, t)
+        for name in w:
+            ratio = trust_ratio(norm(w[name]), norm(g[name]))
+            for i in elements(w[name]):
+                w[name][i] = (w[name][i] - eta * ratio * g[name][i]) / math.sqrt(1 + eta**2)
+        trajectory.append(copies(w))
     return trajectory

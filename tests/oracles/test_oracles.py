@@ -167,14 +167,14 @@ def test_lars_holds_the_learning_rate_in_its_velocity():
     assert_steps(got, [3.0, 4.0], [1.5, 2.0])
 
 
-def test_lars_at_zero_norms_is_objaxs():
+def test_lars_at_zero_norms():
     # a layer at zero: ratio 1
     assert_steps(oracle_lars(steps([0.0, 0.0])[0], steps([3.0, 4.0]), 0.1), [-0.3, -0.4])
-    # a zero gradient: 0.5 * 5 / (0.25 * 5 + 0.75) = 1.25, above 1;  w - 0.1 * 1.25 * 0.25 * w = 0.96875 w
+    # a zero gradient: 0.5 * 5 / (0.25 * 5 + 0.75) = 1.25;  w - 0.1 * 1.25 * 0.25 * w = 0.96875 w
     hyper = {"weight_decay": 0.25, "eps": 0.75}
     assert_steps(oracle_lars(steps([3.0, 4.0])[0], steps([0.0, 0.0]), 0.1, tc=0.5, **hyper), [2.90625, 3.875])
-    # the same at tc = 0.1: 0.25, raised to 1;  w - 0.1 * 0.25 * w = 0.975 w
-    assert_steps(oracle_lars(steps([3.0, 4.0])[0], steps([0.0, 0.0]), 0.1, tc=0.1, **hyper), [2.925, 3.9])
+    # the same at tc = 0.1: 0.25, where objax has 1;  w - 0.1 * 0.25 * 0.25 * w = 0.99375 w
+    assert_steps(oracle_lars(steps([3.0, 4.0])[0], steps([0.0, 0.0]), 0.1, tc=0.1, **hyper), [2.98125, 3.975])
     # nothing to divide by
     assert_steps(oracle_lars(steps([3.0])[0], steps([0.0]), 0.1, weight_decay=0.0, eps=0.0), [3.0])
 

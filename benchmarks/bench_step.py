@@ -1,0 +1,252 @@
+"""What a training step costs beside its arithmetic: one Adam step over many small parameters.
+
+    python benchmarks/bench_step.py [--quick] [--sizes 20,200,2000] [--json FILE]
+
+The parameters are so small that the time goes into calling the compiled program: reading the variables, passing
+arrays, dispatch, storing the results. Compared in one process: a hand-written ``jax.jit`` over flat lists, optimkit,
+optax, and flax.nnx; ``variants.py`` has their code, ``measure.py`` the method. Measured are the call, the time to
+trace and lower a step, and the number of compiles while the learning rate changes.
+
+The table goes to stdout, and with the JSON file beside it to benchmarks/results/; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from measure import alternate, compiles, enough, ratio, summary
+from variants import VARIANTS, HandWritten, Optimkit, Variant, available, gradients
+
+import optimkit
+
+RESULTS = Path(__file__).parent / "results" / "step.json"
+MODES = {
+    "free-running": "steps are dispatched one after the other, as a training loop does; only the last is waited for",
+    "blocking": "each step is waited for before the next one is dispatched: latency",
+}
+LEARNING_RATES = {"float": float, "numpy.float32": np.float32, "numpy.float64": np.float64, "jax.Array": jax.numpy.float32}
+TARGETS = {"call": 1.10, "nnx": 10.0, "trace": 1.5}
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+def measure_calls(n: int, repeats: int, least: float) -> dict[str, Any]:
+    """Return times per step, and ratios to the hand-written one, for each way of calling."""
+    grads = gradients(n)
+    variants: dict[str, Variant] = {}
+    for kind in available():
+        progress(f"{n} variables: compiling {kind.label}")
+        variants[kind.label] = kind(n)
+        variants[kind.label].loop(grads, 3, blocking=True)
+    check_agreement(variants)
+    result = {}
+    for mode in MODES:
+        progress(f"{n} variables: measuring, {mode}")
+        loops = {
+            label: functools.partial(v.loop, grads, blocking=mode == "blocking") for label, v in variants.items()
+        }
+        counts = {label: enough(loop, least) for label, loop in loops.items()}
+        result[mode] = compared(alternate(loops, counts, repeats))
+    return result
+
+
+def check_agreement(variants: dict[str, Variant]) -> None:
+    """Raise unless all variants have made the same three steps: a benchmark of different work says nothing."""
+    expected = np.stack([np.asarray(p) for p in variants[HandWritten.label].params()])
+    for label, variant in variants.items():
+        # The hand-written 1 - beta**t cancels in float32: at beta = 0.999 that is 1e-5 of a step of 1e-3.
+        np.testing.assert_allclose(np.stack([np.asarray(p) for p in variant.params()]), expected, 1e-6, err_msg=label)
+
+
+def measure_tracing(n: int, repeats: int) -> dict[str, Any]:
+    """Return the times to trace and lower a step that has not been traced yet."""
+    grads = gradients(n)
+    kinds = [kind for kind in available() if kind.lower is not Variant.lower]
+
+    def lower(made: list[Variant], count: int) -> None:
+        for _ in range(count):
+            made.pop().lower(grads)
+
+    # JAX remembers what it has traced, so each repeat lowers a step of its own, made outside the measured time.
+    loops = {kind.label: functools.partial(lower, [kind(n) for _ in range(repeats + 1)]) for kind in kinds}
+    progress(f"{n} variables: tracing")
+    for loop in loops.values():
+        loop(1)  # the first one also traces functions of jax.numpy, which all share
+    return compared(alternate(loops, dict.fromkeys(loops, 1), repeats))
+
+
+def compared(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Return times with their ratios to the hand-written variant's."""
+    base = times[HandWritten.label]
+    return {label: {"us": summary(t), "ratio": ratio(t, base)} for label, t in times.items()}
+
+
+def measure_compiles(steps: int, n: int = 20) -> dict[str, int]:
+    """Return the number of programs compiled in steps with a changing learning rate, by the type of the rate."""
+    grads, counts = gradients(n), {}
+    for name, make in LEARNING_RATES.items():
+        progress(f"counting compiles, lr: {name}")
+        step, rates = Optimkit(n).step, [make(1e-3 / (i + 1)) for i in range(steps)]
+        with compiles() as found:
+            for lr in rates:
+                step(lr, grads)
+        counts[name] = len(found)
+    return counts
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def environment(arguments: list[str]) -> dict[str, Any]:
+    """Return what one needs to know to repeat the measurement."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "benchmarks/bench_step.py", *arguments]),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+        "system": platform.platform(),
+        "versions": {
+            "python": platform.python_version(),
+            "optimkit": optimkit.__version__,
+            **{name: installed(name) for name in ("jax", "jaxlib", "numpy", "optax", "flax")},
+        },
+    }
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the results as a page of Markdown."""
+    env, method = result["environment"], result["method"]
+    versions = ", ".join(f"{name} {v}" for name, v in env["versions"].items() if v)
+    lines = [
+        "# One Adam step over many small parameters",
+        "",
+        f"Made by `{env['command']}` on {env['date']}; do not edit.",
+        "",
+        f"- {env['cpu']}, {env['cores']} cores, load {env['load'][0]:.1f} at the start, {env['system']}"
+        if env["load"]
+        else f"- {env['cpu']}, {env['cores']} cores, {env['system']}",
+        f"- {versions}; device {env['device']}",
+        f"- {method['repeats']} alternating repeats of at least {1000 * method['least']:.0f} ms each; "
+        f"parameters are float32{list(method['shape'])}",
+        "- us: median microseconds per step. ratio: median over the repeats of the ratio to the hand-written step "
+        "of the same repeat [quartiles].",
+        *[f"- {row}: left out, {package} is not installed (the `bench` extra)" for row, package in missing()],
+        "",
+    ]
+    for mode, meaning in MODES.items():
+        headline = " (the headline)" if mode == "free-running" else ""
+        lines += [f"## Calls, {mode}{headline}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
+        lines += table({f"{n} variables": modes[mode] for n, modes in result["calls"].items()})
+    lines += ["## Tracing", "", "Time to trace and lower a step that has not been traced yet, without compiling.", ""]
+    lines += table({f"{n} variables": rows for n, rows in result["tracing"].items()})
+    lines += ["## Compiles", "", f"Programs compiled in {method['compile_steps']} steps of optimkit, each with another "
+              "learning rate.", "", "| type of lr | compiles |", "|---|---:|"]  # fmt: skip
+    lines += [f"| {name} | {count} |" for name, count in result["compiles"].items()]
+    lines += ["", "## Targets", "", "| what | limit | measured | |", "|---|---:|---:|---|"]
+    lines += [f"| {t['what']} | {t['limit']} | {t['measured']} | {'met' if t['met'] else '**missed**'} |"
+              for t in result["targets"]]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def table(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a table with a row for each variant, and for each column its time and ratio."""
+    labels = list(dict.fromkeys(label for rows in columns.values() for label in rows))
+    head = "| |" + "".join(f" {name}, us | ratio |" for name in columns)
+    lines = [head, "|---|" + "---:|---:|" * len(columns)]
+    for label in labels:
+        cells = ""
+        for rows in columns.values():
+            r = rows[label]["ratio"]
+            low, high = r["quartiles"]
+            cells += f" {rows[label]['us']['median']:,.0f} | {r['median']:.2f} [{low:.2f}, {high:.2f}] |"
+        lines.append(f"| {label} |{cells}")
+    return [*lines, ""]
+
+
+def missing() -> list[tuple[str, str]]:
+    return [(v.label, v.missing) for v in VARIANTS if v.missing is not None]
+
+
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was promised beside what was measured."""
+    ours, nnx, found = Optimkit.label, "nnx.jit, nnx.Optimizer", []
+
+    def add(what: str, sign: str, limit: float, measured: float) -> None:
+        met = measured <= limit if sign == "<=" else measured >= limit
+        found.append({"what": what, "limit": f"{sign} {limit:.2f}", "measured": f"{measured:.2f}", "met": met})
+
+    for n, modes in result["calls"].items():
+        rows = modes["free-running"]
+        add(f"call at {n} variables, optimkit / hand-written", "<=", TARGETS["call"], rows[ours]["ratio"]["median"])
+        if nnx in rows and n == 200:
+            pair = (rows[label]["us"]["repeats"] for label in (nnx, ours))
+            add(f"call at {n} variables, {nnx} / optimkit", ">=", TARGETS["nnx"], ratio(*pair)["median"])
+    for n, rows in result["tracing"].items():
+        add(f"tracing {n} variables, optimkit / hand-written", "<=", TARGETS["trace"], rows[ours]["ratio"]["median"])
+    for name, count in result["compiles"].items():
+        add(f"compiles with changing lr: {name}", "<=", 1, count)
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="5 short repeats: a first impression, not a measurement")
+    parser.add_argument("--sizes", default="20,200,2000", help="numbers of variables, separated by commas")
+    parser.add_argument("--trace-size", type=int, default=400, help="number of variables of the traced step")
+    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="results; FILE.md gets the table")
+    args = parser.parse_args(arguments)
+    repeats, least, steps = (5, 0.02, 100) if args.quick else (21, 0.06, 100)
+    result: dict[str, Any] = {
+        "environment": environment(arguments),
+        "method": {"repeats": repeats, "least": least, "shape": gradients(1)[0].shape, "compile_steps": steps},
+    }
+    for row, package in missing():
+        progress(f"{row}: left out, {package} is not installed (the bench extra has it)")
+    # Tracing first: the garbage of large models slows the collector, and with it everything that allocates.
+    result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, repeats)}
+    result["compiles"] = measure_compiles(steps)
+    result["calls"] = {n: measure_calls(n, repeats, least) for n in map(int, args.sizes.split(","))}
+    result["targets"] = targets(result)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    page = report(result)
+    args.json.with_suffix(".md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,95 @@
+"""Hypothesis strategies for hyperparameters, parameter trees and gradients.
+
+Hypothesis is imported when a strategy is made: ``optimkit.testing`` works without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optimkit.hyper import contains, hyperparameters, parse_interval
+from optimkit.rules.base import Rule, Tree
+from optimkit.testing import domains, streams
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+LARGEST = 1e3  # drawn from a domain that has no upper end: decay rates above it overflow float32 by themselves
+
+
+def hyperparameter_values(field: dataclasses.Field[Any]) -> SearchStrategy[Any]:
+    """Return a strategy of the values that a hyperparameter may have: its ends, its default, and what lies between.
+
+    Numbers are drawn evenly, and below 1 also evenly in their logarithm.
+    """
+    from hypothesis import strategies as st
+
+    domain = field.metadata["domain"]
+    fixed: list[Any] = [] if field.default is dataclasses.MISSING else [field.default]
+    if not isinstance(domain, str):
+        return st.sampled_from([*fixed, *domains.ends(domain)])
+    low, high, kind = parse_interval(domain)
+    fixed += [x for x in domains.ends(domain) if abs(x) <= LARGEST]
+    low, high = max(low, -LARGEST), min(high, LARGEST)
+    if kind is int:
+        return st.sampled_from(fixed) | st.integers(math.ceil(low), math.floor(high)).filter(lambda n: _fits(field, n))
+    even = st.floats(low, high).filter(lambda x: _fits(field, x))
+    small = st.floats(-12, 0).map(lambda x: 10.0**x).filter(lambda x: _fits(field, x))
+    return st.sampled_from(fixed) | even | small if low <= 0 < high else st.sampled_from(fixed) | even
+
+
+def _fits(field: dataclasses.Field[Any], value: Any) -> bool:
+    return contains(field.metadata["domain"], value)
+
+
+def rules_of(rule_type: type[Rule]) -> SearchStrategy[Rule]:
+    """Return a strategy of rules of a type, each hyperparameter drawn from its declared domain."""
+    from hypothesis import strategies as st
+
+    fields = {name: f for name, f in hyperparameters(rule_type).items() if name != "slot_dtype"}
+    return st.builds(rule_type, **{name: hyperparameter_values(f) for name, f in fields.items()})
+
+
+def parameter_trees(
+    shapes: Sequence[tuple[int, ...]] = ((), (2,), (2, 3), *streams.SHAPES), max_leaves: int = 4
+) -> SearchStrategy[Tree]:
+    """Return a strategy of trees of float32 arrays, by short names; some of the arrays are zero."""
+    from hypothesis import strategies as st
+
+    def array(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
+        return np.asarray(scale * np.random.default_rng(seed).normal(size=shape), np.float32)
+
+    scales = st.sampled_from([1.0, 1.0, 0.0, 1e-3, 1e3])
+    leaves = st.builds(array, st.sampled_from(list(shapes)), scales, st.integers(0, 99))
+    return st.dictionaries(st.sampled_from("abcdefgh"), leaves, min_size=1, max_size=max_leaves)
+
+
+# Streams by what is special about them: a factor for each step.
+SPECIAL = {
+    "zero": [0.0, 0.0, 0.0, 1.0],
+    "tiny": [1e-30, 1e-38, 1e-45, 1.0],
+    "huge": [1e4, 1e10, 1e10, 1.0],
+    "alternating": [1.0, -1.0, 1.0, -1.0],
+    "rising and falling": [1e-8, 1e-3, 10.0, 1e-3],
+}
+
+
+def gradient_streams(params: Tree) -> SearchStrategy[list[Tree]]:
+    """Return a strategy of four steps of gradients: zero, tiny, huge, alternating, rising and falling, or sparse."""
+    from hypothesis import strategies as st
+
+    def stream(kind: str, seed: int) -> list[Tree]:
+        if kind == "sparse":
+            return [streams.sparse(g, t) for t, g in enumerate(streams.gradients(params, 4, seed=seed))]
+        first = streams.gradients(params, 1, seed=seed)[0] if kind == "alternating" else None
+        return [
+            streams.scaled(first or streams.gradients(params, 1, seed=seed + t)[0], factor)
+            for t, factor in enumerate(SPECIAL[kind])
+        ]
+
+    return st.builds(stream, st.sampled_from([*SPECIAL, "sparse"]), st.integers(0, 99))

@@ -1,0 +1,166 @@
+"""Checks that JAX's transformations change nothing: jit, vmap, scan, donation; and that a step compiles once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optimkit.core import Jit, TrainVar, VarCollection
+from optimkit.errors import ConformanceError, message
+from optimkit.optimizer import Optimizer
+from optimkit.pure import pure
+from optimkit.rules.base import Rule, Tree, displace
+from optimkit.testing import runner, streams
+from optimkit.testing.check import check, where
+from optimkit.testing.compare import Flat, require_close, require_identical, rounding
+from optimkit.testing.runner import LR, flat, run
+
+STEPS = 6
+
+
+@check
+def check_deterministic(rule: Rule, *, params: Tree = None) -> None:
+    """The same gradients give the same parameters and states, to the last bit."""
+    here = where(check_deterministic, rule)
+    params = streams.parameters(params)
+    grads = streams.gradients(params, STEPS)
+    first, second = run(rule, params, grads), run(rule, params, grads)
+    for t in range(STEPS):
+        require_identical(here, second.params[t], first.params[t], f"parameters at step {t + 1} of a second run")
+        require_identical(here, second.states[t], first.states[t], f"state at step {t + 1} of a second run")
+
+
+@check
+def check_jit_equals_eager(rule: Rule, *, params: Tree = None) -> None:
+    """A compiled step does what an eager one does, but for rounding.
+
+    Not to the last bit, because XLA fuses ``a * b + c`` into one rounding and adds in an order of its own.
+    """
+    params = streams.parameters(params)
+    grads = streams.gradients(params, STEPS)
+    eager, compiled = run(rule, params, grads, update=runner.eager), run(rule, params, grads)
+    here = where(check_jit_equals_eager, rule)
+    require_close(here, compiled.params, eager.params, eager.start, rounding(STEPS), "parameters under jit")
+
+
+@check
+def check_vmap_equals_loop(rule: Rule, *, params: Tree = None) -> None:
+    """One vmapped step of several models does what a step of each does, but for rounding."""
+    here = where(check_vmap_equals_loop, rule)
+    params = streams.parameters(params)
+    starts = [streams.arrays(jax.tree.map(lambda p, k=k: k * np.asarray(p), params)) for k in (1, 2, 3)]
+    grads = [streams.gradients(params, STEPS, seed=i) for i in range(len(starts))]
+    loop = [run(rule, start, stream) for start, stream in zip(starts, grads, strict=True)]
+
+    def one(grads: Tree, state: Tree, params: Tree, t: Any) -> tuple[Tree, Tree]:
+        delta, state = runner.stepped(rule, grads, state, params, jnp.float32(LR), t)
+        return displace(params, delta), state
+
+    step = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)))
+    now, state = _stack(starts), _stack([rule.init(start) for start in starts])
+    batched: list[Flat] = []
+    for t in range(STEPS):
+        now, state = step(streams.arrays(_stack([g[t] for g in grads]), jnp.float32), state, now, t + 1)
+        batched.append(flat(now))
+    for i, single in enumerate(loop):
+        got = [{name: x[i] for name, x in values.items()} for values in batched]
+        require_close(here, got, single.params, single.start, rounding(STEPS), f"parameters of replica {i} under vmap")
+
+
+def _stack(trees: list[Tree]) -> Tree:
+    return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *trees)
+
+
+@check
+def check_scan_equals_loop(rule: Rule, *, params: Tree = None) -> None:
+    """Steps in ``lax.scan`` do what the same steps in a Python loop do, but for rounding."""
+    here = where(check_scan_equals_loop, rule)
+    params = streams.parameters(params)
+    grads = streams.gradients(params, STEPS)
+    loop = run(rule, params, grads)
+
+    def body(carry: Any, xs: Any) -> Any:
+        (params, state), (grads, t) = carry, xs
+        delta, state = runner.stepped(rule, grads, state, params, jnp.float32(LR), t)
+        params = displace(params, delta)
+        return (params, state), params
+
+    start = streams.arrays(params)
+    stacked = streams.arrays(_stack(grads), jnp.float32)
+    (_, state), history = jax.jit(lambda *a: jax.lax.scan(body, *a))(
+        (start, rule.init(start)), (stacked, jnp.arange(1, STEPS + 1)))  # fmt: skip
+    got = [{name: x[t] for name, x in flat(history).items()} for t in range(STEPS)]
+    require_close(here, got, loop.params, loop.start, rounding(STEPS), "parameters under scan")
+    require_close(here, [flat(state)], [flat(loop.state)], flat(loop.state), rounding(STEPS), "states under scan")
+
+
+@check
+def check_one_compile(rule: Rule, *, params: Tree = None) -> None:
+    """A compiled step of the stateful face is traced once for each way to give a learning rate, whatever its value."""
+    here = where(check_one_compile, rule)
+    params = flat(streams.parameters(params))
+    model = VarCollection((name, TrainVar(jnp.array(p))) for name, p in params.items())
+    opt, traces = Optimizer(model, rule), 0
+    grads = streams.arrays(params, jnp.float32)
+
+    def step(lr: Any, grads: Tree) -> None:
+        nonlocal traces
+        traces += 1
+        opt(lr, grads, **runner.inputs(rule, grads, {name: v.value for name, v in model.items()}))
+
+    jit = Jit(step, model + opt.vars())
+    kinds = {"a Python float": [0.1, 0.2, 0.0], "an array or NumPy scalar": [
+        np.float32(0.1), np.float64(0.2), np.array(0.3), jnp.float32(0.4), jnp.array(0.5)]}  # fmt: skip
+    for i, (kind, rates) in enumerate(kinds.items(), start=1):
+        for lr in rates:
+            jit(lr, grads)
+            if traces != i:
+                raise ConformanceError(message(
+                    here, f"the step is traced again where lr is {kind}, {lr!r}.", f"{i} traces so far", traces,
+                    "State must keep its dtype and weak type; nothing may depend on the value of lr in Python."
+                ))  # fmt: skip
+
+
+@check
+def check_no_leaked_tracer(rule: Rule, *, params: Tree = None) -> None:
+    """No tracer outlives the trace of a step, in the rule or anywhere else."""
+    params = streams.arrays(streams.parameters(params))
+    state = rule.init(params)
+    with jax.checking_leaks():
+        jax.eval_shape(
+            lambda g, s, p, lr: runner.stepped(rule, g, s, p, lr), params, state, params, jnp.float32(LR))  # fmt: skip
+
+
+@check
+def check_donation_is_safe(rule: Rule, *, params: Tree = None) -> None:
+    """No two arrays of state and parameters share memory, and a step that donates both does what it did."""
+    here = where(check_donation_is_safe, rule)
+    params = streams.parameters(params)
+    apply = pure(rule, LR).apply
+    grads = [streams.arrays(g, jnp.float32) for g in streams.gradients(params, 3)]
+    results = []
+    for donated in ((), (1, 2)):
+        step = jax.jit(lambda g, s, p, t: apply(g, s, p, **runner.inputs(rule, g, p, t)), donate_argnums=donated)
+        now = streams.arrays(params)
+        state = rule.init(now)
+        _require_memory_of_its_own(here, now, state)
+        for t, g in enumerate(grads, start=1):
+            state, now = step(g, state, now, t)
+        results.append((flat(now), flat(state)))
+    (plain, plain_state), (donated_params, donated_state) = results
+    require_identical(here, donated_params, plain, "parameters after 3 donated steps")
+    require_identical(here, donated_state, plain_state, "state after 3 donated steps")
+
+
+def _require_memory_of_its_own(here: str, params: Tree, state: Tree) -> None:
+    leaves = jax.tree.flatten_with_path({"params": params, "state": state})[0]
+    owner: dict[int, str] = {}
+    for path, x in leaves:
+        name = jax.tree_util.keystr(path)
+        if x.size and (first := owner.setdefault(x.unsafe_buffer_pointer(), name)) != name:
+            raise ConformanceError(message(
+                here, f"{name} shares its memory with {first} after init.", "memory of its own", "one buffer",
+                "Return jnp.copy(p) from init."))  # fmt: skip
