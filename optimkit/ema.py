@@ -22,7 +22,7 @@ from optimkit.core.variable import reduce_first
 from optimkit.errors import NestingError, StructureError, message
 from optimkit.hyper import check_hyperparameter
 from optimkit.numerics import cast, compute_dtype, count_up
-from optimkit.placement import beside
+from optimkit.placement import place_beside, put
 
 
 class ExponentialMovingAverage(Module):
@@ -97,8 +97,9 @@ class ExponentialMovingAverage(Module):
         # Named as in vars(), so that messages about an average do not name the variable itself.
         self._m = VarCollection((f"({where})[{name}]", StateVar(_zeros(v))) for name, v in self.refs.items())
         weight, calls = jnp.zeros((), jnp.result_type(*(m.dtype for m in self._m))), jnp.zeros((), jnp.int32)
-        self.weight = StateVar(beside(weight, self._m.tensors()))
-        self.calls = StateVar(beside(calls, self._m.tensors()), reduce=reduce_first)
+        place = place_beside(self._m.tensors())
+        self.weight = StateVar(put(weight, place))
+        self.calls = StateVar(put(calls, place), reduce=reduce_first)
         self._swapped = False
 
     def __call__(self) -> None:

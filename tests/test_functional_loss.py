@@ -211,7 +211,7 @@ ERRORS = {
 def test_mean_errors_keep_the_axes_they_are_told_to(function, keep, axes):
     x, y = np.abs(X), np.abs(Y)
     elements = ERRORS[function](x.astype(np.float64), y.astype(np.float64))
-    # A difference of logarithms of size up to 1.5 is off by 3 eps, so its square by 2 · 3 · 3 eps; sums of 24 add 24 eps.
+    # A difference of logarithms of size up to 1.5 is off by 3 eps, so its square by 2 · 3 · 3 eps; a sum of 24 adds 24.
     np.testing.assert_allclose(function(x, y, keep_axis=keep), elements.mean(axis=axes), 24 * EPS, 20 * EPS)
 
 

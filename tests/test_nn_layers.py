@@ -260,7 +260,7 @@ def test_a_copied_dropout_has_a_generator_of_its_own():
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1, math.nan, "0.5", True])
 def test_a_keep_that_is_no_probability_raises(keep):
-    with pytest.raises(HyperparameterError, match=r"Dropout: hyperparameter 'keep' is out of range.\n  expected \[0, 1\]"):
+    with pytest.raises(HyperparameterError, match=r"Dropout: .*'keep' is out of range.\n  expected \[0, 1\]"):
         nn.Dropout(keep)
     with pytest.raises(HyperparameterError, match="'dropout_keep' is out of range"):
         nn.Dropout(0.5, Generator(0))(jnp.ones(2), training=True, dropout_keep=keep)
@@ -307,9 +307,9 @@ def test_an_input_that_would_broadcast_into_an_average_raises(layer):
 @pytest.mark.parametrize(
     ("layer", "shape", "problem"),
     [
-        (nn.Linear(3, 2), (4, 5), r"Linear\(nin=3, nout=2, use_bias=True\)\(x\): the last axis of the input does not fit"),
+        (nn.Linear(3, 2), (4, 5), r"Linear\(nin=3, nout=2, use_bias=True\)\(x\): the last axis"),
         (nn.Linear(3, 2), (), r"expected \[..., 3\]\n  got      \[\]"),
-        (nn.Conv2D(3, 2, 3), (4, 5, 8, 8), r"Conv2D\(.*\)\(x\): .*\n  expected \[N, 3, H, W\]\n  got      \[4, 5, 8, 8\]"),
+        (nn.Conv2D(3, 2, 3), (4, 5, 8, 8), r"Conv2D\(.*\)\(x\): .*\n.*\[N, 3, H, W\]\n  got      \[4, 5, 8, 8\]"),
         (nn.Conv2D(4, 2, 3, groups=2), (4, 2, 8, 8), r"expected \[N, 4, H, W\]"),
         (nn.Conv2D(3, 2, 3), (3, 8, 8), r"One image: x\[None\]"),
         (nn.Conv2D(3, 2, 3, padding="VALID"), (1, 3, 2, 8), "the window is larger than the images"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimkit.core.collection import VarCollection
 from optimkit.core.transform import Transform, Written
-from optimkit.core.variable import TrainVar, unwrap
+from optimkit.core.variable import TrainVar
 from optimkit.errors import DTypeError, StructureError, describe, message
 
 
@@ -52,7 +52,12 @@ class _Derivative(Transform):
             raise StructureError(message(
                 repr(self), f"input_argnums names argument {too_far[0]}, which was not passed by position.",
                 f"at least {too_far[0] + 1} positional arguments", f"{len(args)}"))  # fmt: skip
-        return [args[i] for i in self.input_argnums] + [self._buffers[i].value for i in self._trained]
+        positions = [i % len(args) for i in self.input_argnums]
+        if len(set(positions)) < len(positions):
+            raise StructureError(message(
+                repr(self), "input_argnums names one argument twice.", "different positions",
+                repr(self.input_argnums)))  # fmt: skip
+        return [args[i] for i in positions] + [self._buffers[i].value for i in self._trained]
 
     def _at(self, inputs: list[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Written]:
         """Call the function at these inputs; return its outputs and what it wrote."""
@@ -96,7 +101,7 @@ class GradValues(_Derivative):
         return grads, outputs if isinstance(outputs, tuple | list) else [outputs]
 
     def _scalar(self, outputs: Any) -> Any:
-        first = unwrap(outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs)
+        first = outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
         arraylike = isinstance(first, jax.Array | np.ndarray | float | np.floating)
         if arraylike and jnp.shape(first) == () and jnp.issubdtype(jnp.result_type(first), jnp.floating):
             return first

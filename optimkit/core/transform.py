@@ -12,7 +12,6 @@ transform is made; checks run while tracing; what comes back is stored unchecked
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +22,42 @@ import jax.numpy as jnp
 
 from optimkit.core.collection import VarCollection, store
 from optimkit.core.module import Module
-from optimkit.core.variable import RandomState, compiling
+from optimkit.core.variable import BaseVar, RandomState, compiling, unwrap
 from optimkit.errors import StructureError, TraceMutationError, VariableError, describe, message
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["indices"])
-@dataclasses.dataclass
+@jax.tree_util.register_pytree_node_class
 class Written:
     """What a function wrote: values, and the indices of their variables in the flat list."""
 
-    values: list[Any]
-    indices: tuple[int, ...]
+    # Made anew by JAX in every compiled call: by hand, for `register_dataclass` takes some microseconds longer.
+    __slots__ = ("indices", "values")
+
+    def __init__(self, values: Sequence[Any], indices: tuple[int, ...]):
+        self.values, self.indices = values, indices
+
+    def tree_flatten(self) -> tuple[Sequence[Any], tuple[int, ...]]:
+        """Return what JAX passes through a program, and what it does not touch."""
+        return self.values, self.indices
+
+    @classmethod
+    def tree_unflatten(cls, indices: tuple[int, ...], values: Sequence[Any]) -> Written:
+        """Put the two together again."""
+        return cls(values, indices)
+
+
+# The types of arrays that a compiled call has returned so far; there is one, but JAX does not publish it.
+_array_types: set[type] = set()
+
+
+def _has_tracer(values: Sequence[Any]) -> bool:
+    """Return whether one of the values is a tracer; where none is, in one pass that runs in C."""
+    if _array_types.issuperset(map(type, values)):
+        return False
+    kinds = set(map(type, values))
+    tracers = {kind for kind in kinds if issubclass(kind, jax.core.Tracer)}
+    _array_types.update(kinds - tracers)
+    return bool(tracers)
 
 
 class Transform(Module):
@@ -77,6 +101,8 @@ class Transform(Module):
                 outputs = self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
             except jax.errors.UnexpectedTracerError as error:
                 raise self._leak() from error
+            # A variable that is returned is its value here and now; outside it would be the old one again.
+            outputs = jax.tree.map(unwrap, outputs, is_leaf=lambda x: isinstance(x, BaseVar))
             new = self._read()
         changed = tuple(i for i, (old, x) in enumerate(zip(tensors, new, strict=True)) if x is not old)
         return outputs, Written([new[i] for i in changed], changed)
@@ -109,7 +135,7 @@ class Transform(Module):
         if len(values) != len(buffers):
             buffers = [buffers[i] for i in written.indices]
         # Under an outer transform the values are its tracers, and then it must know the variables.
-        if any(issubclass(kind, jax.core.Tracer) for kind in set(map(type, values))):
+        if _has_tracer(values):
             variables = list(self.vc.unique().values())
             values = [variables[i].checked(x) for i, x in zip(written.indices, values, strict=True)]
         store(buffers, values)

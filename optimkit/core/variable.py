@@ -261,7 +261,10 @@ class BaseVar:
     def __repr__(self) -> str:
         kind, value = type(self).__name__, self._buffer.value
         label = f"{self._buffer.name!r}, " if self._buffer.name else ""
-        if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.size <= 8:
+        concrete = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+        if concrete and value.is_deleted():
+            return f"{kind}({label}{describe(value)}, deleted)"
+        if concrete and value.size <= 8:
             return f"{kind}({label}{describe(value)}, {np.array2string(np.asarray(value), separator=', ')})"
         shown = describe(value) if isinstance(value, jax.Array) else repr(value)
         return f"{kind}({label}{shown})"

@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from optimkit.core import BaseVar, GradValues, Module, StateVar, TrainRef, TrainVar, VarCollection
+from optimkit.core import BaseVar, GradValues, Module, TrainRef, TrainVar, VarCollection
 from optimkit.core.collection import store
-from optimkit.core.variable import reduce_first, reduce_mean, unwrap
+from optimkit.core.variable import unwrap
 from optimkit.errors import HyperparameterError, MissingInputError, StructureError, message
 from optimkit.hyper import check_lr, hyperparameters
 from optimkit.numerics import cast, count_up
+from optimkit.optimizer.binding import (
+    bound_grads,
+    check_structure,
+    dynamic_value,
+    rule_and_lr,
+    state_var,
+    unshared,
+)
 from optimkit.optimizer.describe import named_doc, named_signature
-from optimkit.placement import beside
-from optimkit.pure import as_scalar, check_grad, check_needs, check_params
+from optimkit.placement import place_beside
+from optimkit.pure import as_scalar, check_needs, check_params
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Step, check_rule_type, displace
+from optimkit.rules.naming import name_state
 
 
 class Optimizer(Module):
@@ -72,7 +81,7 @@ class Optimizer(Module):
         if self.rule_type is not None:
             rule = self.rule_type(*args, **kwargs)
         else:
-            rule, lr = _rule_and_lr(*args, **kwargs, **{} if lr is None else {"lr": lr})  # type: ignore[misc]
+            rule, lr = rule_and_lr(*args, **kwargs, **{} if lr is None else {"lr": lr})  # type: ignore[misc]
         where = f"optimizer.{type(self).__name__}"
         check_rule_type(where, rule)
         if not isinstance(vc, VarCollection):
@@ -86,12 +95,12 @@ class Optimizer(Module):
 
     def _add_state(self, where: str, lr: Any, dynamic: tuple[str, ...]) -> None:
         params = self._params()
-        names, leaves, self._structure = lookup.state_names(list(params), self._rule.init(params))
-        self._state = self._new_vars(dict(zip(names, _unshared(leaves, params.values()), strict=True)))
-        dynamic_values = {name: _dynamic_value(where, self._rule, name) for name in dynamic}
+        self._names, leaves, self._structure = name_state(list(params), self._rule.init(params))
+        self._state = self._new_vars(dict(zip(map(str, self._names), unshared(leaves, params.values()), strict=True)))
+        dynamic_values = {name: dynamic_value(where, self._rule, name) for name in dynamic}
         self._schedule = None
         if callable(lr):
-            self._schedule, self.clock = lr, _state_var(jnp.zeros((), jnp.int32), list(params.values()))
+            self._schedule, self.clock = lr, state_var(jnp.zeros((), jnp.int32), place_beside(params.values()))
         elif lr is not None:
             check_lr(where, lr)
             dynamic_values["lr"] = as_scalar(lr, params)
@@ -99,8 +108,8 @@ class Optimizer(Module):
 
     def _new_vars(self, values: dict[str, Any]) -> VarCollection:
         """Make state variables, named as in ``vars()``, so that messages name them so too."""
-        prefix, params = f"({type(self).__name__})", list(self._params().values())
-        return VarCollection((prefix + name, _state_var(x, params)) for name, x in values.items())
+        prefix, place = f"({type(self).__name__})", place_beside(self._params().values())
+        return VarCollection((prefix + name, state_var(x, place)) for name, x in values.items())
 
     def _dynamic_var(self, name: str) -> BaseVar | None:
         return self._dynamic.get(f"({type(self).__name__}).{name}")
@@ -197,15 +206,15 @@ class Optimizer(Module):
         where = f"optimizer.{type(self).__name__}(lr, grads)"
         check_lr(where, lr)
         params = self._params()
-        grads = self._bound(where, grads, params)
+        grads = bound_grads(where, grads, params)
         rule = lookup.override(where, self._rule_now(), {name: unwrap(x) for name, x in overrides.items()})
         check_needs(where, rule, inputs)
         delta, state = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), self._state_tree())
-        _check_structure(where, rule, "displacement", jax.tree.structure(delta), jax.tree.structure(params))
+        check_structure(where, rule, "displacement", jax.tree.structure(delta), jax.tree.structure(params))
         moved = displace(params, delta)
         new = [moved[name] for name in self.train_vars.keys()]  # noqa: SIM118 - iteration gives variables
         leaves, structure = jax.tree.flatten(state)
-        _check_structure(where, rule, "state", structure, self._structure)
+        check_structure(where, rule, "state", structure, self._structure)
         new += leaves
         variables = [*self.train_vars.values(), *self._state.values()]
         if self._schedule is not None:
@@ -214,31 +223,6 @@ class Optimizer(Module):
         new = [v.checked(x) for v, x in zip(variables, new, strict=True)]
         self._compiled |= any(isinstance(x, jax.core.Tracer) for x in new)
         store([v._buffer for v in variables], new)
-
-    def _bound(self, where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-        """Return gradients by name, or raise where they do not fit the parameters one by one."""
-        names = list(params)
-        if isinstance(grads, Mapping):
-            given = list(grads.keys())
-            missing, unknown = [n for n in names if n not in given], [n for n in given if n not in params]
-            if missing or unknown:
-                raise StructureError(message(
-                    where, "the names of the gradients are not those of the variables.", names, given,
-                    f"Missing: {missing}. Unknown: {unknown}."))  # fmt: skip
-            named = {n: grads[n] for n in names}
-        elif isinstance(grads, list | tuple):
-            if len(grads) != len(names):
-                raise StructureError(message(
-                    where, "the number of gradients is not the number of variables.",
-                    f"{len(names)} gradients, for {', '.join(map(repr, names))}", f"{len(grads)}",
-                    "Take gradients with respect to the collection that the optimizer was made from."))  # fmt: skip
-            named = dict(zip(names, grads, strict=True))
-        else:
-            raise StructureError(message(where, "the gradients are neither a list nor a mapping.",
-                                         f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
-        for name, g in named.items():
-            check_grad(where, name, g, params[name])
-        return {name: jnp.asarray(unwrap(g)) for name, g in named.items()}
 
     def _params(self) -> dict[str, jax.Array]:
         return {name: ref.value for name, ref in self.train_vars.items()}
@@ -316,11 +300,10 @@ class Optimizer(Module):
     def state(self) -> dict[str, SimpleNamespace]:
         """The memory by parameter: ``opt.state["conv.w"].mu`` is a StateVar."""
         slots: dict[str, dict[str, Any]] = {name: {} for name in self.train_vars.keys()}  # noqa: SIM118
-        for path, var in self._state.items():
-            for name, slot in slots.items():
-                before, found, key = path.partition(f"[{name}].")
-                if found:
-                    slot[key if key not in slot else f"{before.rpartition('.')[2]}_{key}"] = var
+        for name, var in zip(self._names, self._state.values(), strict=True):
+            if name.param is not None:
+                key, slot = "_".join(name.after or name.before[-1:]), slots[name.param]
+                slot[key if key not in slot else f"{name.before[-1]}_{key}"] = var
         return {name: SimpleNamespace(**slot) for name, slot in slots.items()}
 
     def vars(self, scope: str = "") -> VarCollection:
@@ -344,45 +327,3 @@ class Optimizer(Module):
         shown = rule[rule.index("(") + 1 : -1] if self.rule_type is not None else rule
         counts = f"{len(self.train_vars)} variables, {size:,} parameters"
         return f"{type(self).__name__}({shown}{'; ' * bool(shown)}{counts})"
-
-
-def _state_var(x: jax.Array, params: list[jax.Array]) -> StateVar:
-    x = beside(x, params)
-    return StateVar(x, reduce_mean if jnp.issubdtype(x.dtype, jnp.floating) else reduce_first)
-
-
-def _rule_and_lr(rule: Any = None, lr: Any = None, **unknown: Any) -> tuple[Any, Any]:
-    if unknown:
-        raise HyperparameterError(message(
-            "optimizer.Optimizer", f"there is no argument {next(iter(unknown))!r}.", "rule, lr, dynamic",
-            ", ".join(map(repr, unknown)), "Give hyperparameters to the rule: Optimizer(vc, rules.Adam(beta1=0.8))."
-        ))  # fmt: skip
-    return rule, lr
-
-
-def _dynamic_value(where: str, rule: Rule, name: str) -> jax.Array:
-    path, field = lookup.find(where, rule, name)
-    holder = lookup.at(rule, path)
-    domain, value = hyperparameters(holder)[field].metadata["domain"], getattr(holder, field)
-    if value is None or not isinstance(domain, str) or domain.startswith("int "):
-        raise HyperparameterError(message(
-            where, f"hyperparameter {name!r} cannot be dynamic.", "one that is a real number", f"{value!r}",
-            "Leave it out of dynamic=(...): it is a constant of compiled programs."))  # fmt: skip
-    return jnp.float32(value)
-
-
-def _unshared(leaves: Sequence[Any], params: Iterable[jax.Array]) -> list[jax.Array]:
-    """Copy what lies in a parameter or in an earlier leaf: donated memory cannot be given away twice."""
-    taken, result = {id(p) for p in params}, []
-    for x in map(jnp.asarray, leaves):
-        result.append(jnp.copy(x) if id(x) in taken else x)
-        taken.add(id(x))
-    return result
-
-
-def _check_structure(where: str, rule: Rule, what: str, got: Any, expected: Any) -> None:
-    if got != expected:
-        raise StructureError(message(
-            where, f"{type(rule).__name__} returned a {what} of another structure.", expected, got,
-            "update(step, state) must return the displacement, a tree as step.params, and a state as init returned."
-        ))  # fmt: skip

@@ -6,6 +6,10 @@ them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio`;
 """
 
 from optimkit.hyper import hyper as hyper
+from optimkit.rules.adagrad import SM3 as SM3
+from optimkit.rules.adagrad import AdaDelta as AdaDelta
+from optimkit.rules.adagrad import AdaGrad as AdaGrad
+from optimkit.rules.adagrad import RMSProp as RMSProp
 from optimkit.rules.adam import Adam as Adam
 from optimkit.rules.adam import AdamW as AdamW
 from optimkit.rules.base import LeafRule as LeafRule
@@ -17,9 +21,21 @@ from optimkit.rules.compose import Chain as Chain
 from optimkit.rules.compose import Composed as Composed
 from optimkit.rules.compose import Frozen as Frozen
 from optimkit.rules.compose import Partition as Partition
+from optimkit.rules.factored import CAME as CAME
+from optimkit.rules.factored import Adafactor as Adafactor
+from optimkit.rules.layerwise import LAMB as LAMB
 from optimkit.rules.layerwise import LARS as LARS
+from optimkit.rules.layerwise import Fromage as Fromage
+from optimkit.rules.optimistic import NoisySGD as NoisySGD
+from optimkit.rules.optimistic import OptimisticAdam as OptimisticAdam
+from optimkit.rules.optimistic import OptimisticGradient as OptimisticGradient
+from optimkit.rules.optimistic import PolyakSGD as PolyakSGD
 from optimkit.rules.sgd import SGD as SGD
 from optimkit.rules.sgd import Momentum as Momentum
+from optimkit.rules.sign import Lion as Lion
+from optimkit.rules.sign import RProp as RProp
+from optimkit.rules.sign import SignSGD as SignSGD
+from optimkit.rules.sign import Signum as Signum
 from optimkit.rules.stages import ClipByGlobalNorm as ClipByGlobalNorm
 from optimkit.rules.stages import TrustRatio as TrustRatio
 from optimkit.rules.stages import WeightDecay as WeightDecay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -26,9 +27,9 @@ class AdaGrad(LeafRule):
 
     State: ``accumulator``, shaped as the parameter, float32, from ``initial_accumulator``.
 
-    Deviations: in the paper ``initial_accumulator`` and ``eps_root`` are 0. PyTorch is as here; flax has ``eps = 1e-8``;
-    optax starts at 0.1 and adds its ``eps`` inside the root: ``AdaGrad(0.1, eps=0.0, eps_root=1e-7)``. PyTorch's
-    ``lr_decay`` is left to ``lr``. 0/0 is 0.
+    Deviations: in the paper ``initial_accumulator`` and ``eps_root`` are 0. PyTorch is as here (its ``lr_decay`` is left
+    to ``lr``), flax with ``eps = 1e-8``; optax starts at 0.1 and adds its ``eps`` inside the root:
+    ``AdaGrad(0.1, eps=0.0, eps_root=1e-7)``. 0/0 is 0.
 
     Reference: Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and Stochastic
     Optimization, Figure 1. JMLR 12:2121-2159.
@@ -63,17 +64,17 @@ class AdaDelta(LeafRule):
     ::
 
         ν ← decay · ν + (1 − decay) g²
-        Δ = √(δ + eps) / √(ν + eps) · g
-        δ ← decay · δ + (1 − decay) Δ²
+        Δ = √(s + eps) / √(ν + eps) · g
+        s ← decay · s + (1 − decay) Δ²
         p ← p − lr · Δ
 
     Use it with ``lr = 1``, the paper's, where no learning rate is known. It starts slowly: the first steps are of size
     √eps, which is its real learning rate. :class:`Adam` is usually faster. Memory: two float32 per parameter.
 
-    State: ``nu``, mean of squared gradients, and ``delta``, mean of squared steps, shaped as the parameter, float32,
+    State: ``nu``, the mean of squared gradients, and ``s``, that of squared steps, shaped as the parameter, float32,
     from 0.
 
-    Deviations: ``lr`` is not in the paper; it does not enter ``delta``. optax and PyTorch have ``decay = 0.9``.
+    Deviations: ``lr`` is not in the paper; it does not enter ``s``. optax and PyTorch have ``decay = 0.9``.
 
     Reference: Zeiler 2012, ADADELTA: An Adaptive Learning Rate Method, Algorithm 1. arXiv:1212.5701.
 
@@ -90,15 +91,14 @@ class AdaDelta(LeafRule):
     eps: float = hyper(1e-6, "(0, inf)", "added inside both roots")
 
     def init_leaf(self, p: jax.Array) -> Slot:
-        """Return ``nu`` and ``delta``, zero."""
-        return {"nu": jnp.zeros_like(p), "delta": jnp.zeros_like(p)}
+        """Return ``nu`` and ``s``, zero."""
+        return {"nu": jnp.zeros_like(p), "s": jnp.zeros_like(p)}
 
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
-        """Return the displacement, ``nu`` and ``delta``."""
+        """Return the displacement, ``nu`` and ``s``."""
         nu = self.decay * slot["nu"] + (1 - self.decay) * g**2
-        step = jnp.sqrt(slot["delta"] + self.eps) / jnp.sqrt(nu + self.eps) * g
-        delta = self.decay * slot["delta"] + (1 - self.decay) * step**2
-        return -lr * step, {"nu": nu, "delta": delta}
+        step = jnp.sqrt(slot["s"] + self.eps) / jnp.sqrt(nu + self.eps) * g
+        return -lr * step, {"nu": nu, "s": self.decay * slot["s"] + (1 - self.decay) * step**2}
 
 
 class RMSProp(LeafRule):
@@ -187,11 +187,11 @@ class SM3(LeafRule):
     never longer. Vectors are AdaGrad's to the letter. Memory: the sum of a parameter's sizes instead of their product;
     one float32 more per parameter with ``momentum``.
 
-    State: ``mu_0``, ``mu_1``, ..., one for each axis, of its length, float32, from 0 (``mu_0``, a scalar, for a scalar);
+    State: ``mu_0``, ``mu_1``, ..., one for each axis, of its length, float32, from 0 (a scalar has ``mu_0``, a scalar);
     ``m`` with ``momentum``, shaped as the parameter.
 
     Deviations: ``eps_root`` is 0 in the paper, and 1e-8 in optax. ``momentum`` is that of the authors' code, which the
-    paper's experiments set to 0.9 or 0.95; optax has 0.9.
+    paper leaves out of its algorithm; optax has 0.9.
 
     Reference: Anil, Gupta, Koren & Singer 2019, Memory-Efficient Adaptive Optimization, Algorithm SM3-II.
     arXiv:1901.11150.
@@ -216,8 +216,8 @@ class SM3(LeafRule):
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
         """Return the displacement, the accumulators, and ``m`` where it is used."""
         covers = _axes_without(p)
-        nu = g**2 + jnp.stack([jnp.expand_dims(slot[name], rest) + jnp.zeros_like(p) for name, rest in covers.items()]
-                              ).min(0)  # fmt: skip
+        bounds = (jnp.expand_dims(slot[name], rest) for name, rest in covers.items())
+        nu = functools.reduce(jnp.minimum, bounds) + g**2
         direction = safe_divide(g, jnp.sqrt(nu + self.eps_root))
         new = {name: jnp.max(nu, rest, initial=0.0) for name, rest in covers.items()}  # 0, where there is no element
         if self.momentum is None:

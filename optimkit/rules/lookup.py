@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from optimkit.errors import HyperparameterError, message
 from optimkit.hyper import hyperparameters
 from optimkit.rules.base import Rule
@@ -90,21 +88,3 @@ def with_value(rule: Rule, path: Path, field: str, value: Any) -> Rule:
     if i is None:
         return rule.replace(**{name: with_value(x, tuple(rest), field, value)})
     return rule.replace(**{name: (*x[:i], with_value(x[i], tuple(rest), field, value), *x[i + 1 :])})
-
-
-def state_names(params: list[str], state: Any) -> tuple[list[str], list[Any], Any]:
-    """Flatten a rule's state into names, leaves and structure. Slots are named after their parameter.
-
-    Example:
-        >>> from optimkit import rules
-        >>> import jax.numpy as jnp
-        >>> state_names(["conv.w"], rules.Momentum().init({"conv.w": jnp.ones(2)}))[0]
-        ['[conv.w].m', '.t']
-    """
-    paths, structure = jax.tree.flatten_with_path(state)
-    return ["".join(_token(key, params) for key in path) for path, _ in paths], [x for _, x in paths], structure
-
-
-def _token(key: Any, params: list[str]) -> str:
-    name = str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
-    return f"[{name}]" if name in params else "" if name == "slots" else f".{name}"

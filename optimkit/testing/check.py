@@ -26,7 +26,7 @@ def check(f: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             rule = args[0] if args else options.get("rule")
             raise ConformanceError(message(
-                where(f, rule), "an exception came out of the rule.", "none",
+                where(f, rule), "an exception was raised in it.", "none",
                 f"{type(error).__name__}: {error}")) from error  # fmt: skip
 
     return checked

@@ -19,6 +19,7 @@ from optimkit.optimizer import Optimizer
 from optimkit.pure import pure
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Tree
+from optimkit.rules.naming import name_state
 from optimkit.testing import domains, runner, streams
 from optimkit.testing.check import check, where
 from optimkit.testing.compare import Flat, require_close, require_identical, rounding
@@ -61,7 +62,8 @@ def check_stateful_equals_functional(rule: Rule, *, params: Tree = None) -> None
         stateful(LR, grads, t)
         got = {name: np.asarray(model[name].value) for name in values}
         require_identical(here, got, {name: flat(now)[name] for name in values}, f"parameters at step {t}")
-        names, leaves, _ = lookup.state_names(list(values), state)
+        own_names, leaves, _ = name_state(list(values), state)
+        names = list(map(str, own_names))
         own = {name: np.asarray(opt.vars()[f"({type(opt).__name__}){name}"].value) for name in names}
         require_identical(here, own, dict(zip(names, map(np.asarray, leaves), strict=True)), f"state at step {t}")
 

@@ -58,7 +58,7 @@ def check_oracle(
 
 def values_by_name(rule: Rule) -> dict[str, Any]:
     """Return the hyperparameters of a rule and of the rules inside it, as an oracle takes them."""
-    names = (name for name in lookup.names_of(rule) if name.isidentifier() and name != "slot_dtype")
+    names = (name for name in lookup.names_of(rule) if not name.endswith("slot_dtype"))
     return {name: lookup.get("", rule, name) for name in names}
 
 

@@ -23,8 +23,8 @@ def oracle_optimistic_gradient(
 ) -> Trajectory:
     """Optimistic gradient descent.
 
-    Source: Mokhtari, Ozdaglar & Pattathil 2020, A Unified Analysis of Extra-gradient and Optimistic Gradient Methods for
-    Saddle Point Problems, Section 4, generalized OGDA. arXiv:1901.08511.
+    Source: Mokhtari, Ozdaglar & Pattathil 2020, A Unified Analysis of Extra-gradient and Optimistic Gradient Methods
+    for Saddle Point Problems: Proximal Point Approach, generalized OGDA. arXiv:1901.08511.
     Symbols: z parameters, F gradient; the paper's α and β are lr α and lr β here.
 
         z_{k+1} = z_k - (α + β) F(z_k) + β F(z_{k-1}),   z_{-1} = z_0

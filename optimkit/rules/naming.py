@@ -1,0 +1,62 @@
+"""Names for what a rule remembers: after the parameter that it belongs to, never after a position."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import jax
+
+
+class StateName(NamedTuple):
+    """The name of one array of a state: where it is, the parameter that it belongs to (if any), and what it is there.
+
+    Example:
+        >>> str(StateName(("Adam",), "conv.w", ("mu",))), str(StateName(("Adam", "t")))
+        ('.Adam[conv.w].mu', '.Adam.t')
+    """
+
+    before: tuple[str, ...]
+    param: str | None = None
+    after: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        owner = "" if self.param is None else f"[{self.param}]"
+        return "".join(f".{x}" for x in self.before) + owner + "".join(f".{x}" for x in self.after)
+
+
+def name_state(params: list[str], state: Any) -> tuple[list[StateName], list[Any], Any]:
+    """Flatten a rule's state into names, leaves and structure.
+
+    Example:
+        >>> from optimkit import rules
+        >>> import jax.numpy as jnp
+        >>> [str(name) for name in name_state(["conv.w"], rules.Momentum().init({"conv.w": jnp.ones(2)}))[0]]
+        ['[conv.w].m', '.t']
+    """
+    paths, structure = jax.tree.flatten_with_path(state)
+    tokens = [tuple(map(_token, path)) for path, _ in paths]
+    below: dict[tuple[str, ...], set[str]] = defaultdict(set)  # the keys under each place
+    for path in tokens:
+        for i, token in enumerate(path):
+            below[path[:i]].add(token)
+    known = frozenset(params)
+    by_parameter = {place for place, keys in below.items() if _is_by_parameter(place, keys, known)}
+    return [_split(path, by_parameter) for path in tokens], [x for _, x in paths], structure
+
+
+def _is_by_parameter(place: tuple[str, ...], keys: set[str], known: frozenset[str]) -> bool:
+    # A LeafRule's own keys come first: parameters may be called "t" and "slots", too.
+    return place[-1:] == ("slots",) or (keys <= known and keys != {"t", "slots"})
+
+
+def _split(path: tuple[str, ...], by_parameter: set[tuple[str, ...]]) -> StateName:
+    for i, token in enumerate(path):
+        if path[:i] in by_parameter:
+            before = path[: i - 1] if path[i - 1 : i] == ("slots",) else path[:i]
+            return StateName(before, token, path[i + 1 :])
+    return StateName(path)
+
+
+def _token(key: Any) -> str:
+    return str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))))
