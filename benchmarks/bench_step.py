@@ -36,7 +36,12 @@ MODES = {
     "free-running": "steps are dispatched one after the other, as a training loop does; only the last is waited for",
     "blocking": "each step is waited for before the next one is dispatched: latency",
 }
-LEARNING_RATES = {"float": float, "numpy.float32": np.float32, "numpy.float64": np.float64, "jax.Array": jax.numpy.float32}
+LEARNING_RATES = {
+    "float": float,
+    "numpy.float32": np.float32,
+    "numpy.float64": np.float64,
+    "jax.Array": jax.numpy.float32,
+}
 TARGETS = {"call": 1.10, "nnx": 10.0, "trace": 1.5}
 
 
@@ -121,7 +126,7 @@ def environment(arguments: list[str]) -> dict[str, Any]:
         "command": shlex.join(["python", "benchmarks/bench_step.py", *arguments]),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "load": [load()],
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "system": platform.platform(),
         "versions": {
@@ -137,6 +142,11 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def load() -> float | None:
+    """Return how many processes wanted to run, on average over the last minute; the benchmark itself is one or two."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def cpu_name() -> str:
@@ -156,13 +166,12 @@ def report(result: dict[str, Any]) -> str:
         "",
         f"Made by `{env['command']}` on {env['date']}; do not edit.",
         "",
-        f"- {env['cpu']}, {env['cores']} cores, load {env['load'][0]:.1f} at the start, {env['system']}"
-        if env["load"]
-        else f"- {env['cpu']}, {env['cores']} cores, {env['system']}",
+        f"- {env['cpu']}, {env['cores']} cores, {env['system']}; load before, between and after: "
+        f"{', '.join(map(str, env['load']))} (this process alone makes 1 to {env['cores']})",
         f"- {versions}; device {env['device']}",
         f"- {method['repeats']} alternating repeats of at least {1000 * method['least']:.0f} ms each; "
         f"parameters are float32{list(method['shape'])}",
-        "- us: median microseconds per step. ratio: median over the repeats of the ratio to the hand-written step "
+        "- us, ms: median time of a step. ratio: median over the repeats of the ratio to the hand-written step "
         "of the same repeat [quartiles].",
         *[f"- {row}: left out, {package} is not installed (the `bench` extra)" for row, package in missing()],
         "",
@@ -170,9 +179,9 @@ def report(result: dict[str, Any]) -> str:
     for mode, meaning in MODES.items():
         headline = " (the headline)" if mode == "free-running" else ""
         lines += [f"## Calls, {mode}{headline}", "", f"{meaning[0].upper()}{meaning[1:]}.", ""]
-        lines += table({f"{n} variables": modes[mode] for n, modes in result["calls"].items()})
+        lines += table({n: modes[mode] for n, modes in result["calls"].items()}, "us", 1)
     lines += ["## Tracing", "", "Time to trace and lower a step that has not been traced yet, without compiling.", ""]
-    lines += table({f"{n} variables": rows for n, rows in result["tracing"].items()})
+    lines += table(result["tracing"], "ms", 1000)
     lines += ["## Compiles", "", f"Programs compiled in {method['compile_steps']} steps of optimkit, each with another "
               "learning rate.", "", "| type of lr | compiles |", "|---|---:|"]  # fmt: skip
     lines += [f"| {name} | {count} |" for name, count in result["compiles"].items()]
@@ -182,17 +191,17 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(columns: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a table with a row for each variant, and for each column its time and ratio."""
+def table(columns: dict[int, dict[str, Any]], unit: str, divisor: int) -> list[str]:
+    """Return a table with a row for each variant, and for each number of variables its time and ratio."""
     labels = list(dict.fromkeys(label for rows in columns.values() for label in rows))
-    head = "| |" + "".join(f" {name}, us | ratio |" for name in columns)
+    head = "| |" + "".join(f" {n} variables, {unit} | ratio |" for n in columns)
     lines = [head, "|---|" + "---:|---:|" * len(columns)]
     for label in labels:
         cells = ""
         for rows in columns.values():
             r = rows[label]["ratio"]
             low, high = r["quartiles"]
-            cells += f" {rows[label]['us']['median']:,.0f} | {r['median']:.2f} [{low:.2f}, {high:.2f}] |"
+            cells += f" {rows[label]['us']['median'] / divisor:,.0f} | {r['median']:.2f} [{low:.2f}, {high:.2f}] |"
         lines.append(f"| {label} |{cells}")
     return [*lines, ""]
 
@@ -239,7 +248,10 @@ def main(arguments: list[str]) -> None:
     # Tracing first: the garbage of large models slows the collector, and with it everything that allocates.
     result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, repeats)}
     result["compiles"] = measure_compiles(steps)
-    result["calls"] = {n: measure_calls(n, repeats, least) for n in map(int, args.sizes.split(","))}
+    result["calls"] = {}
+    for n in map(int, args.sizes.split(",")):
+        result["calls"][n] = measure_calls(n, repeats, least)
+        result["environment"]["load"].append(load())
     result["targets"] = targets(result)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -19,18 +19,18 @@ import jax
 Loop = Callable[[int], Any]
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Return how long a call takes. Garbage of what ran before is collected first; the collector stays on."""
+def seconds(loop: Loop, count: int) -> float:
+    """Return how long a loop takes. Garbage of what ran before is collected first; the collector stays on."""
     gc.collect()
     start = time.perf_counter()
-    call()
+    loop(count)
     return time.perf_counter() - start
 
 
 def enough(loop: Loop, least: float) -> int:
     """Return a number of iterations that takes at least `least` seconds, of a loop that is compiled."""
     n = 1
-    while (took := seconds(lambda: loop(n))) < least:
+    while (took := seconds(loop, n)) < least:
         n = max(n + 1, min(10 * n, int(1.3 * n * least / took)))
     return n
 
@@ -40,7 +40,7 @@ def alternate(loops: dict[str, Loop], counts: dict[str, int], repeats: int) -> d
     times: dict[str, list[float]] = {name: [] for name in loops}
     for i in range(repeats):
         for name in list(loops)[:: 1 if i % 2 == 0 else -1]:
-            times[name].append(seconds(lambda name=name: loops[name](counts[name])) / counts[name])  # type: ignore[misc]
+            times[name].append(seconds(loops[name], counts[name]) / counts[name])
     return times
 
 

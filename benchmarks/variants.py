@@ -172,7 +172,7 @@ class Optax(Variant):
 
 
 class Nnx(Variant):
-    """`nnx.Optimizer` around `optax.adam`, as flax documents it; the learning rate is a constant, which is less work."""
+    """`nnx.Optimizer` around `optax.adam`, as flax documents it; its learning rate is a constant: less work."""
 
     label = "nnx.jit, nnx.Optimizer"
     missing = "flax" if nnx is None else "optax" if optax is None else None

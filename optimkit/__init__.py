@@ -16,12 +16,19 @@ Two concepts, Variable and Module, and on them optimizers whose algorithms are p
 
 __version__ = "0.1.0"
 
+from optimkit import constants as constants
 from optimkit import errors as errors
 from optimkit import functional as functional
+from optimkit import gradient as gradient
+from optimkit import module as module
 from optimkit import nn as nn
 from optimkit import optimizer as optimizer
+from optimkit import random as random
 from optimkit import rules as rules
 from optimkit import schedule as schedule
+from optimkit import util as util
+from optimkit import variable as variable
+from optimkit.constants import ConvPadding as ConvPadding
 from optimkit.core import BaseState as BaseState
 from optimkit.core import BaseVar as BaseVar
 from optimkit.core import ForceArgs as ForceArgs
@@ -43,8 +50,4 @@ from optimkit.core import TrainRef as TrainRef
 from optimkit.core import TrainVar as TrainVar
 from optimkit.core import VarCollection as VarCollection
 from optimkit.core import Vectorize as Vectorize
-from optimkit.core import gradient as gradient
-from optimkit.core import module as module
-from optimkit.core import random as random
-from optimkit.core import variable as variable
 from optimkit.pure import pure as pure

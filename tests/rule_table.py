@@ -15,6 +15,7 @@ from optimkit import rules
 from optimkit.rules import lookup
 
 from . import oracles
+from .rule_rows import adam_variants
 
 Draw = tuple[Any, ...]  # ("even", low, high), ("log", low, high) or ("one of", choice, ...)
 
@@ -41,7 +42,7 @@ class Case:
 
 
 def renamed(oracle: Callable[..., Any], fixed: Mapping[str, Any] | None = None, **names: str) -> Callable[..., Any]:
-    """Return an oracle that takes hyperparameters by other names; ``fixed`` ones must have the value that it assumes."""
+    """Return an oracle that takes hyperparameters by other names; ``fixed`` ones must have its own values."""
     fixed = fixed or {}
 
     def by_other_names(params: Any, grads: Any, lr: Any, **hyper: Any) -> Any:
@@ -147,3 +148,6 @@ RULES: dict[str, Case] = {
         {**ADAM, "weight_decay": RATE},
     ),
 }
+
+for rows in (adam_variants.ROWS,):
+    RULES.update({name: Case(**row) for name, row in rows.items()})

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from optimkit.core.variable import BaseVar, Buffer, TrainRef, TrainVar
+from optimkit.core.variable import BaseVar, Buffer, TrainRef, TrainVar, compiling
 from optimkit.errors import StructureError, describe, message
 
 Kinds = type[BaseVar] | tuple[type[BaseVar], ...]
@@ -141,11 +141,13 @@ class VarCollection(dict[str, BaseVar]):
         """
         pairs = [(v._buffer, x) for v, x in self._pairs(tensors)]
         saved = [(b, b.value, b.open) for b, _ in pairs]
+        compiling.swaps += 1
         try:
             for b, x in pairs:
                 b.value, b.open = x, True
             yield self
         finally:
+            compiling.swaps -= 1
             for b, value, opened in saved:
                 b.value, b.open = value, opened
 

@@ -20,7 +20,7 @@ import inspect
 import operator
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from optimkit.core.collection import VarCollection
@@ -117,22 +117,26 @@ class ModuleList(Module, list[Any]):
 
     def __getitem__(self, key: Any) -> Any:
         item = list.__getitem__(self, key)
-        return type(self)(item) if isinstance(key, slice) else item
+        return self._of(item) if isinstance(key, slice) else item
+
+    def _of(self, items: Iterable[Any]) -> Any:
+        """Make a list of other items; for a subclass whose constructor takes something else to override."""
+        return type(self)(items)
 
     def __add__(self, other: Any) -> Any:
-        return type(self)(list.__add__(self, list(other)))
+        return self._of([*self, *other])
 
     def __radd__(self, other: Any) -> Any:
-        return type(self)(list(other) + list(self))
+        return self._of([*other, *self])
 
     def __mul__(self, n: Any) -> Any:
-        return type(self)(list.__mul__(self, n))
+        return self._of(list.__mul__(self, n))
 
     __rmul__ = __mul__
 
     def copy(self) -> Any:
         """Return a list of the same items."""
-        return type(self)(self)
+        return self._of(self)
 
     def __repr__(self) -> str:
         lines = [f"  [{i}] {_nested(x)}" for i, x in enumerate(self)]

@@ -99,6 +99,6 @@ class Parallel(Transform):
                         "Pad or drop the last, smaller batch."))  # fmt: skip
         with self.vc.restored_on_error():
             keys = {i: v.split(n) for i, v in self._random.items()}
-            outputs, written = self._call(self._read(), keys, *args, **kwargs)
+            outputs, written = self._guarded(self._call, self._read(), keys, *args, **kwargs)
             self._write(written)
         return outputs

@@ -97,23 +97,24 @@ class Transform(Module):
     def _run(self, tensors: list[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Written]:
         """Call the function on other values of the variables; return its outputs and what it wrote."""
         with self.vc.swapped(tensors):
-            try:
-                outputs = self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
-            except jax.errors.UnexpectedTracerError as error:
-                raise self._leak() from error
+            outputs = self._guarded(self.__wrapped__, *args, **kwargs)  # type: ignore[attr-defined]
             # A variable that is returned is its value here and now; outside it would be the old one again.
             outputs = jax.tree.map(unwrap, outputs, is_leaf=lambda x: isinstance(x, BaseVar))
             new = self._read()
         changed = tuple(i for i, (old, x) in enumerate(zip(tensors, new, strict=True)) if x is not old)
         return outputs, Written([new[i] for i in changed], changed)
 
-    def _leak(self) -> TraceMutationError:
-        names = ", ".join(map(repr, self.vc.unique().keys()))
-        return TraceMutationError(message(
-            repr(self), "a variable was written inside a JAX transformation (scan, cond, vmap, grad, ...) that is "
-            "nested in this function and does not know it.", None, None,
-            f"Use Scan, Vectorize or GradValues there, or return the new value. The variables are {names}."
-        ))  # fmt: skip
+    def _guarded(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call ``f``; where a tracer has outlived its trace, say what it has to do with variables."""
+        try:
+            return f(*args, **kwargs)
+        except jax.errors.UnexpectedTracerError as error:
+            names = ", ".join(map(repr, self.vc.unique().keys()))
+            raise TraceMutationError(message(
+                repr(self), "a variable was written inside a JAX transformation (scan, cond, vmap, grad, ...) that "
+                "does not know it, or jax.jit or jax.checkpoint reused a function that reads one.", None, None,
+                "Use Jit, Scan, Vectorize or GradValues there, or make variables arguments and results of the inner "
+                f"function. The variables are {names}.")) from error  # fmt: skip
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
@@ -188,15 +189,20 @@ class Jit(Transform):
         if out_shardings is not None:
             options["out_shardings"] = (out_shardings, None)
         self.donate, self._options = donate, options
-        self._call = jax.jit(self._pure, **options)
+        self._make_calls()
+
+    def _make_calls(self) -> None:
+        self._call = jax.jit(self._pure, **self._options)
+        # Values that another transform, or an average, holds in the variables for a while are not ours to donate.
+        self._call_swapped = jax.jit(self._pure, **self._options | {"donate_argnums": ()}) if self.donate else self._call
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "_call"}
+        return {k: v for k, v in vars(self).items() if k not in ("_call", "_call_swapped")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copy compiles its own function; the original's would run on the original's variables.
         vars(self).update(state)
-        self._call = jax.jit(self._pure, **self._options)
+        self._make_calls()
 
     def _pure(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:
         with self._compiling():
@@ -206,22 +212,26 @@ class Jit(Transform):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the compiled function."""
-        return self._finish(self._call, args, kwargs)
+        return self._finish(self._call_swapped if compiling.swaps else self._call, args, kwargs)
 
     def _finish(self, call: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            outputs, written = call([b.value for b in self._buffers], *args, **kwargs)
-        except jax.errors.UnexpectedTracerError as error:
-            raise self._leak() from error
+            outputs, written = self._guarded(call, [b.value for b in self._buffers], *args, **kwargs)
         except (RuntimeError, ValueError) as error:
-            self._explain_deleted(error)
+            self._explain_lost_arrays(error)
             raise
         self._write(written)
         return outputs
 
-    def _explain_deleted(self, error: Exception) -> None:
+    def _explain_lost_arrays(self, error: Exception) -> None:
+        first: dict[int, str] = {}
         for name, var in self.vc.unique().items():
             value = var._buffer.value
+            other = first.setdefault(id(value), name)
+            if self.donate and other != name:
+                raise VariableError(message(
+                    repr(self), f"{other!r} and {name!r} hold one array, which cannot be donated twice.", None, None,
+                    "Assign a copy: v.assign(jnp.copy(w.value)).")) from error  # fmt: skip
             if not isinstance(value, jax.core.Tracer) and value.is_deleted():
                 raise VariableError(message(
                     repr(self), f"the array of {name!r} has been deleted.", None, None,
@@ -324,7 +334,8 @@ class Vectorize(Transform):
             tensors = [keys.get(i, x) for i, x in enumerate(self._read())]
             axes = [0 if i in keys else None for i in range(len(tensors))]
             run = lambda tensors, args: self._run(tensors, args, kwargs)  # noqa: E731
-            outputs, written = jax.vmap(run, in_axes=(axes, self.batch_axis))(tensors, args)
+            mapped = jax.vmap(run, in_axes=(axes, self.batch_axis))
+            outputs, written = self._guarded(mapped, tensors, args)
             variables = list(self.vc.unique().values())
             for i, copies in zip(written.indices, written.values, strict=True):
                 variables[i].reduce(copies)

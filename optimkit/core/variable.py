@@ -71,9 +71,10 @@ class Buffer:
 
 
 class _Compiling(threading.local):
-    """Which transform is being compiled in this thread: a read that it should know of is a constant otherwise."""
+    """What transforms of ours do in this thread."""
 
-    by: Any = None
+    by: Any = None  # which one is being compiled: a read that it should know of is a constant otherwise
+    swaps: int = 0  # how many exchanges of values are under way: what is held then must not be donated
 
 
 compiling = _Compiling()
@@ -405,7 +406,7 @@ class RandomState(StateVar):
 
     def split(self, n: int) -> jax.Array:
         """Return ``n`` fresh keys, ``uint32[n, 2]``, and advance."""
-        keys = jax.random.split(self.value, n + 1)
+        keys = jax.random.split(self._buffer.value, n + 1)  # read to be written: the write checks
         self.assign(keys[0])
         return keys[1:]
 

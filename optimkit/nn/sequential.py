@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from optimkit.core.module import ModuleList
@@ -40,7 +40,5 @@ class Sequential(ModuleList):
             error.add_note(f"in layer [{i}] of {type(self).__name__}: {layer!r}")
             raise
 
-    def __getitem__(self, key: Any) -> Any:
-        # A slice of a subclass, whose constructor may take anything, is a plain Sequential.
-        item = list.__getitem__(self, key)
-        return Sequential(item) if isinstance(key, slice) else item
+    def _of(self, items: Iterable[Any]) -> Any:
+        return Sequential(items)  # part of a subclass, whose constructor may take anything, is a plain Sequential

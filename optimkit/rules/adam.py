@@ -59,8 +59,12 @@ class Adam(LeafRule):
         nu = self.beta2 * slot["nu"] + (1 - self.beta2) * g**2
         mu_hat = mu / one_minus_pow(self.beta1, t)
         nu_hat = nu / one_minus_pow(self.beta2, t)
+        return -lr * self.quotient(mu_hat, nu_hat), {"mu": mu, "nu": nu}
+
+    def quotient(self, mu_hat: jax.Array, nu_hat: jax.Array) -> jax.Array:
+        """Return ``mu_hat / (√(nu_hat + eps_root) + eps)``; relatives of Adam put other moments in."""
         # With eps = 0 a gradient that was always 0, or whose square underflows, would give 0/0 or x/0.
-        return -lr * safe_divide(mu_hat, jnp.sqrt(nu_hat + self.eps_root) + self.eps), {"mu": mu, "nu": nu}
+        return safe_divide(mu_hat, jnp.sqrt(nu_hat + self.eps_root) + self.eps)
 
 
 class AdamW(Composed, Adam):

@@ -282,6 +282,16 @@ class Wrapper(Rule):
         check_rule_type(type(self).__name__, self.inner)
         super().__post_init__()
 
+    @property
+    def chainable(self) -> bool:  # type: ignore[override]
+        """Whether the inner rule is; for wrappers that do not look at the learning rate."""
+        return self.inner.chainable
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the inner rule needs."""
+        return self.inner.needs
+
     def init(self, params: Tree) -> Tree:
         """Return the inner rule's state."""
         return self.inner.init(params)

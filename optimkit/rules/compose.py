@@ -116,6 +116,16 @@ class Composed(Rule):
         """Return the rule that this one is."""
         raise NotImplementedError(f"{type(self).__name__} does not define compose.")
 
+    @property
+    def chainable(self) -> bool:  # type: ignore[override]
+        """Whether the composition is."""
+        return self.compose().chainable
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the composition needs."""
+        return self.compose().needs
+
     def init(self, params: Tree) -> Tree:
         """Return the state of the composition."""
         return self.compose().init(params)
@@ -170,7 +180,8 @@ class Partition(Rule):
 
     def __init__(self, *routes: tuple[Match, Rule]):
         for route in routes:
-            if not isinstance(route, tuple) or len(route) != 2 or not isinstance(route[0], Match):
+            pair = isinstance(route, tuple) and len(route) == 2
+            if not pair or not (isinstance(route[0], str | re.Pattern) or callable(route[0])):
                 raise CompositionError(message("Partition", "this is not a route.",
                                                "(regular expression or function, rule)", repr(route)))  # fmt: skip
             check_rule_type("Partition", route[1])

@@ -23,14 +23,15 @@ STEPS = 6
 
 @check
 def check_deterministic(rule: Rule, *, params: Tree = None) -> None:
-    """The same gradients give the same parameters and states, to the last bit."""
+    """The same gradients give the same parameters and states, to the last bit, in compiled and in eager steps."""
     here = where(check_deterministic, rule)
     params = streams.parameters(params)
     grads = streams.gradients(params, STEPS)
-    first, second = run(rule, params, grads), run(rule, params, grads)
-    for t in range(STEPS):
-        require_identical(here, second.params[t], first.params[t], f"parameters at step {t + 1} of a second run")
-        require_identical(here, second.states[t], first.states[t], f"state at step {t + 1} of a second run")
+    for update in (runner.compiled, runner.eager):
+        first, second = (run(rule, params, grads, update=update) for _ in range(2))
+        for t in range(STEPS):
+            require_identical(here, second.params[t], first.params[t], f"parameters at step {t + 1} of a second run")
+            require_identical(here, second.states[t], first.states[t], f"state at step {t + 1} of a second run")
 
 
 @check

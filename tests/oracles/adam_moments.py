@@ -30,8 +30,8 @@ def oracle_adabelief(
         m̂_t = m_t / (1 - β1^t),  ŝ_t = s_t / (1 - β2^t)
         θ_t = θ_{t-1} - α m̂_t / (√ŝ_t + ε)
 
-    Deviations: none with eps = eps_root. Where eps_in_mean is False, as in the paper's appendix, s_t goes without ε, and
-    the last line has √(ŝ_t + ε).
+    Deviations: none with eps = eps_root. Where eps_in_mean is False, as in the paper's appendix, s_t goes without ε,
+    and the last line has √(ŝ_t + ε).
     """
     theta, m, s = copies(params), zeros(params), zeros(params)
     stored, read = (eps_root, 0.0) if eps_in_mean else (0.0, eps_root)
@@ -70,8 +70,8 @@ def oracle_yogi(
         v_t = v_{t-1} - (1 - β2) sign(v_{t-1} - g_t²) g_t²
         x_{t+1} = x_t - η_t m_t / (√v_t + ε)
 
-    Deviations: v_0 is initial_nu, m_0 is initial_mu. debias divides both moments by 1 - β^t (the authors' TensorFlow
-    code, optax). eps_root is not in the paper.
+    Deviations: v_0 is initial_nu, m_0 is initial_mu. debias divides both moments by 1 - β^t (TensorFlow
+    Addons, optax). eps_root is not in the paper.
     """
     x, m, v = copies(params), zeros(params), zeros(params)
     for name in x:
@@ -108,8 +108,9 @@ def oracle_adan(
 ) -> Trajectory:
     """Adan.
 
-    Source: Xie et al. 2022, Adan: Adaptive Nesterov Momentum Algorithm, Algorithm 1 (arXiv:2208.06677), and the authors'
-    code, sail-sg/Adan. Symbols: θ parameters, g gradient, η learning rate, λ decay. The paper's β are 1 - beta here.
+    Source: Xie et al. 2022, Adan: Adaptive Nesterov Momentum Algorithm, Algorithm 1 (arXiv:2208.06677), and the
+    authors' code, sail-sg/Adan. Symbols: θ parameters, g gradient, η learning rate, λ decay. The paper's β are 1 - beta
+    here.
 
         m_k = (1 - β1) m_{k-1} + β1 g_k
         v_k = (1 - β2) v_{k-1} + β2 (g_k - g_{k-1})

@@ -30,8 +30,8 @@ def oracle_nadam(
 ) -> Trajectory:
     """NAdam; with a weight decay other than 0, NAdamW.
 
-    Source: Dozat 2016, Incorporating Nesterov Momentum into Adam, the technical report, Algorithm 8; its schedule of the
-    momentum is the experiments': μ_t = μ (1 - 0.5 · 0.96^{t/250}).
+    Source: Dozat 2016, Incorporating Nesterov Momentum into Adam, the technical report, Algorithm 8; its schedule of
+    the momentum is the experiments': μ_t = μ (1 - 0.5 · 0.96^{t/250}).
     Symbols: θ parameters, g gradient, η learning rate, μ = beta1, ν = beta2, m n moments.
 
         ĝ_t = g_t / (1 - Π_{i≤t} μ_i)
@@ -165,7 +165,8 @@ def oracle_radam(
     """RAdam.
 
     Source: Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond, Algorithm 2. arXiv:1908.03265.
-    Symbols: θ parameters, α step size, m v moments, ρ length of the approximated simple moving average, r rectification.
+    Symbols: θ parameters, α step size, m v moments, ρ length of the approximated simple moving average, r
+    rectification.
 
         ρ_∞ = 2 / (1 - β2) - 1
         ρ_t = ρ_∞ - 2 t β2^t / (1 - β2^t)
