@@ -52,24 +52,31 @@ def progress(text: str) -> None:
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
-def measure_calls(n: int, repeats: int, least: float) -> dict[str, Any]:
-    """Return times per step, and ratios to the hand-written one, for each way of calling."""
-    grads = gradients(n)
-    variants: dict[str, Variant] = {}
-    for kind in available():
-        progress(f"{n} variables: compiling {kind.label}")
-        variants[kind.label] = kind(n)
-        variants[kind.label].loop(grads, 3, blocking=True)
-    check_agreement(variants)
-    result = {}
-    for mode in MODES:
-        progress(f"{n} variables: measuring, {mode}")
-        loops = {
-            label: functools.partial(v.loop, grads, blocking=mode == "blocking") for label, v in variants.items()
-        }
-        counts = {label: enough(loop, least) for label, loop in loops.items()}
-        result[mode] = compared(alternate(loops, counts, repeats))
-    return result
+def measure_calls(n: int, rounds: int, repeats: int, least: float) -> dict[str, Any]:
+    """Return times per step, and ratios to the hand-written one, for each way of calling.
+
+    Where arrays happen to lie in memory changes a time by several percent, and who is made first gets the better
+    places. So each round makes all variants anew, starting with another one.
+    """
+    grads, kinds = gradients(n), list(available())
+    times: dict[str, dict[str, list[float]]] = {mode: {kind.label: [] for kind in kinds} for mode in MODES}
+    for i in range(rounds):
+        variants: dict[str, Variant] = {}
+        for kind in kinds[i % len(kinds) :] + kinds[: i % len(kinds)]:
+            progress(f"{n} variables, round {i + 1} of {rounds}: compiling {kind.label}")
+            variants[kind.label] = kind(n)
+            variants[kind.label].loop(grads, 3, blocking=True)
+        check_agreement(variants)
+        for mode in MODES:
+            progress(f"{n} variables, round {i + 1} of {rounds}: measuring, {mode}")
+            blocking = mode == "blocking"
+            loops = {
+                kind.label: functools.partial(variants[kind.label].loop, grads, blocking=blocking) for kind in kinds
+            }
+            counts = {label: enough(loop, least) for label, loop in loops.items()}
+            for label, found in alternate(loops, counts, repeats).items():
+                times[mode][label] += found
+    return {mode: compared(times[mode]) for mode in MODES}
 
 
 def check_agreement(variants: dict[str, Variant]) -> None:
@@ -169,8 +176,8 @@ def report(result: dict[str, Any]) -> str:
         f"- {env['cpu']}, {env['cores']} cores, {env['system']}; load before, between and after: "
         f"{', '.join(map(str, env['load']))} (this process alone makes 1 to {env['cores']})",
         f"- {versions}; device {env['device']}",
-        f"- {method['repeats']} alternating repeats of at least {1000 * method['least']:.0f} ms each; "
-        f"parameters are float32{list(method['shape'])}",
+        f"- {method['rounds']} rounds, in each of which all are made anew, of {method['repeats']} alternating repeats "
+        f"of at least {1000 * method['least']:.0f} ms each; parameters are float32{list(method['shape'])}",
         "- us, ms: median time of a step. ratio: median over the repeats of the ratio to the hand-written step "
         "of the same repeat [quartiles].",
         *[f"- {row}: left out, {package} is not installed (the `bench` extra)" for row, package in missing()],
@@ -238,19 +245,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--trace-size", type=int, default=400, help="number of variables of the traced step")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="results; FILE.md gets the table")
     args = parser.parse_args(arguments)
-    repeats, least, steps = (5, 0.02, 100) if args.quick else (21, 0.06, 100)
+    rounds, repeats, least, steps = (1, 5, 0.02, 100) if args.quick else (3, 7, 0.06, 100)
     result: dict[str, Any] = {
         "environment": environment(arguments),
-        "method": {"repeats": repeats, "least": least, "shape": gradients(1)[0].shape, "compile_steps": steps},
+        "method": {
+            "rounds": rounds,
+            "repeats": repeats,
+            "least": least,
+            "shape": gradients(1)[0].shape,
+            "compile_steps": steps,
+        },
     }
     for row, package in missing():
         progress(f"{row}: left out, {package} is not installed (the bench extra has it)")
     # Tracing first: the garbage of large models slows the collector, and with it everything that allocates.
-    result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, repeats)}
+    result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, rounds * repeats)}
     result["compiles"] = measure_compiles(steps)
     result["calls"] = {}
     for n in map(int, args.sizes.split(",")):
-        result["calls"][n] = measure_calls(n, repeats, least)
+        result["calls"][n] = measure_calls(n, rounds, repeats, least)
         result["environment"]["load"].append(load())
     result["targets"] = targets(result)
     args.json.parent.mkdir(parents=True, exist_ok=True)

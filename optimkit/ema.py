@@ -258,10 +258,6 @@ class ExponentialMovingAverageModule(Module):
         """Return the module's variables, under their own names, and those of the average."""
         return self.__wrapped__.vars(scope) + self.ema.vars(f"{scope}({type(self).__name__}).ema")
 
-    def _attributes(self) -> Iterator[tuple[str, Any]]:
-        # The average is no part that is called with the module's arguments, so ForceArgs must not wrap it.
-        yield "__wrapped__", self.__wrapped__
-
     def __repr__(self) -> str:
         inner = "\n".join(f"  {line}" for line in f"{self.__wrapped__!r},\n{self.ema!r}".split("\n"))
         return f"{type(self).__name__}(\n{inner}\n)"

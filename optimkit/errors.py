@@ -71,7 +71,8 @@ def describe(x: Any) -> str:
     """
     if isinstance(x, jax.ShapeDtypeStruct | jax.Array | np.ndarray | np.generic):
         return f"{x.dtype}{list(x.shape)}"
-    return f"{type(x).__name__} {x!r}"
+    shown = repr(x)
+    return f"{type(x).__name__} {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def message(where: str, what: str, expected: Any = None, got: Any = None, fix: str = "") -> str:

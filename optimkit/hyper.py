@@ -55,7 +55,7 @@ def check_hyperparameter(where: str, name: str, value: Any, domain: Domain, *, o
     if isinstance(value, jax.core.Tracer) or (value is None and optional):
         return
     if isinstance(domain, tuple):
-        ok = any(value is choice or value == choice for choice in domain)
+        ok = any(_is_choice(value, choice) for choice in domain)
         expected = "one of " + ", ".join(map(repr, domain))
     elif domain is bool:
         ok, expected = isinstance(value, bool), "True or False"
@@ -64,6 +64,12 @@ def check_hyperparameter(where: str, name: str, value: Any, domain: Domain, *, o
     if not ok:
         shown = expected + (" or None" if optional else "")
         raise HyperparameterError(message(where, f"hyperparameter {name!r} is out of range.", shown, f"{value!r}"))
+
+
+def _is_choice(value: Any, choice: Any) -> bool:
+    if isinstance(value, jax.Array | np.ndarray) or isinstance(value, bool) != isinstance(choice, bool):
+        return False
+    return value is choice or bool(value == choice)
 
 
 def contains(interval: str, value: Any) -> bool:
@@ -106,7 +112,7 @@ def check_lr(where: str, lr: Any) -> None:
     elif shape != ():
         problem, got = "the learning rate is not a scalar.", f"an array of shape {list(shape)}"
         fix = "For one learning rate per group of variables use Partition."
-    elif dtype is not None and not (jax.numpy.issubdtype(dtype, np.floating) or np.issubdtype(dtype, np.integer)):
+    elif dtype is not None and not any(jax.numpy.issubdtype(dtype, kind) for kind in (np.floating, np.integer)):
         problem, got = "the learning rate is not a real number.", str(dtype)
     elif not isinstance(lr, jax.core.Tracer) and not 0 <= float(lr) < math.inf:
         problem, got = "the learning rate is out of range.", f"{float(lr)!r}"

@@ -62,7 +62,7 @@ def test_with_its_peers_the_benchmark_compares_all_of_them_in_both_ways_of_calli
         assert list(modes) == ["free-running", "blocking"]
         for rows in modes.values():
             assert rows["hand-written jax.jit"]["ratio"]["median"] == 1
-            assert all(len(row["us"]["repeats"]) == result["method"]["repeats"] == 5 for row in rows.values())
+            assert all(len(row["us"]["repeats"]) == 5 for row in rows.values())
 
 
 @pytest.mark.parametrize("name", ["SGD", "Momentum", "Adam", "AdamW", "LARS"])

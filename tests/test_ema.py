@@ -373,6 +373,21 @@ def test_training_with_an_average_works_with_donated_memory(average_first):
     assert train(donate=True) == train(donate=False)
 
 
+def test_donating_functions_leave_weights_and_averages_alone_while_they_are_exchanged():
+    net = Net()
+    ema = ExponentialMovingAverage(net.vars(), 0.5)
+    ema()
+    train = Jit(lambda x: net(x, training=True).sum(), net.vars() + ema.vars(), donate=True)
+    with ema.swapped():
+        first, second = train(X), train(X)
+        close(net.w.value, [0.5, -1.0, 0.25])
+    assert first != second  # the random numbers went on
+    close(net.w.value, [1.0, -2.0, 0.5])
+    close(averages(ema)["(Net).w"], [0.5, -1.0, 0.25])
+    train(X)
+    assert net.count.value == 3
+
+
 def test_evaluation_under_jit_follows_the_averages_without_a_new_compile():
     vc = two_params()
     ema = ExponentialMovingAverage(vc, 0.5)

@@ -369,7 +369,8 @@ def test_a_foreign_transformation_nested_in_a_jit_raises_and_stores_nothing(tran
     vc = two_params()
     opt = optimizer.Adam(vc)
     step = Jit(lambda: foreign(opt)[transformation](), vc + opt.vars())
-    with unchanged(vc, opt.vars()), pytest.raises(TraceMutationError, match="Use Scan, Vectorize or GradValues"):
+    refused = pytest.raises(TraceMutationError, match="Scan, Vectorize or GradValues there, or")
+    with unchanged(vc, opt.vars()), refused:
         step()
     opt(0.1, two_grads())
 

@@ -162,9 +162,10 @@ def test_a_loss_function_with_variables_of_its_own_is_differentiated_in_the_opti
     """The head is trained; the body is part of the loss, and its batch statistic moves."""
     head, body = TrainVar(jnp.float32(2.0)), Net()
     opt = optimizer.SGD(VarCollection({"head": head}), lr=0.5)
-    loss = Function.with_vars(body.vars())(lambda x: head.value * jnp.sum(body(x, training=True)))
+    loss = Function.with_vars(body.vars())(lambda x: jnp.sum(body(head.value * x, training=True)))
     with unchanged(VarCollection({"w": body.w, "b": body.b})):
-        opt.minimize(loss, X)
+        opt.minimize(loss, jnp.asarray(X))
+    close(body.mean.value, X.mean(0), ulps=8)  # half of the mean of 2 x
     assert body.count.value == 1
     assert head.value != 2.0
 

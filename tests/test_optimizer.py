@@ -442,6 +442,32 @@ def test_vectorize_takes_the_mean_of_the_steps_of_a_population():
     assert (int(t), t.dtype) == (2, jnp.int32)
 
 
+def test_steps_on_all_devices_at_once_equal_one_step_on_the_whole_batch():
+    def run(parallel):
+        vc = two_params()
+        opt = optimizer.Adam(vc)
+        grad_values = GradValues(lambda x, y: jnp.mean((x @ vc["w"].value + vc["b"] - y) ** 2), vc)
+
+        def step(x, y):
+            grads, values = grad_values(x, y)
+            if parallel:
+                grads = [optimkit.functional.parallel.pmean(g) for g in grads]
+            opt(0.1, grads)
+            return values[0]
+
+        everything = vc + opt.vars()
+        step = optimkit.Parallel(step, everything, reduce=jnp.mean) if parallel else Jit(step, everything)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)), jnp.float32)
+        losses = [float(step(x, jnp.arange(16.0))) for _ in range(2)]
+        return losses, vc, opt
+
+    (losses, vc, opt), (wanted, twin, other) = run(True), run(False)
+    close(losses, wanted, ulps=16)
+    close(vc["w"].value, twin["w"].value, ulps=32)
+    close(opt.state["w"].mu.value, other.state["w"].mu.value, ulps=32)
+    assert opt.vars()["(Adam).t"].value == 2
+
+
 @pytest.mark.parametrize("place", ["spread", "copied", "one other device"])
 def test_parameters_that_are_put_on_devices_compile_one_step(place):
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))

@@ -92,6 +92,11 @@ FAULTS = {
     "a Python integer": (grads(b=1), DTypeError, ["'b' is not of floating point", "int32"]),
     "booleans": (grads(w=np.ones(3, bool)), DTypeError, ["'w'", r"bool\[3\]"]),
     "complex numbers": (grads(w=np.ones(3, np.complex64)), DTypeError, ["'w'", r"complex64\[3\]"]),
+    "a list of numbers": (
+        grads(w=[1.0, 2.0, 3.0]), DTypeError, [CALL + "the gradient of 'w' is not an array", r"float32\[3\]"]),
+    "a mapping for one": (grads(w={"w": W}), DTypeError, ["the gradient of 'w' is not an array"]),
+    "text for one": (grads(b="b"), DTypeError, ["the gradient of 'b' is not an array", "str 'b'"]),
+    "objects": (grads(w=np.array([None, None, None])), DTypeError, ["'w' is not an array", r"object\[3\]"]),
     # --- the learning rate
     "negative lr": (rate(-0.1), HyperparameterError, [CALL + "the learning rate is out of range", ">= 0", "-0.1"]),
     "NaN lr": (rate(NAN), HyperparameterError, ["out of range", "nan"]),

@@ -187,7 +187,7 @@ def test_dynamic_hyperparameters_change_without_a_new_compile():
     opt, other = optimizer.Momentum(vc, dynamic=("momentum",)), optimizer.Momentum(twin)
     counted = Counted(lambda grads: opt(0.1, grads))
     step = Jit(counted, vc + opt.vars())
-    for momentum in (0.9, 0.5, np.float64(0.25), jnp.float32(0.125), StateVar(0.0)):
+    for momentum in (0.9, 0.5, np.float64(0.25), jnp.bfloat16(0.125), StateVar(0.0)):
         opt.momentum = momentum
         step(two_grads())
         other(0.1, two_grads(), momentum=float(momentum))
@@ -240,7 +240,7 @@ def test_a_population_of_hyperparameters_is_vectorized():
 
 def test_a_learning_rate_of_the_constructor_is_assigned_without_a_new_compile():
     vc = two_params()
-    opt = optimizer.SGD(vc, lr=0.5)
+    opt = optimizer.SGD(vc, lr=1)  # an integer: it does not make the variable one
     counted = Counted(lambda grads: opt.step(grads))
     step = Jit(counted, vc + opt.vars())
     for lr in (0.5, 0.25, np.float64(0.125), jnp.float32(1.0), 0, StateVar(2.0)):

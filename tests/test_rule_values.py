@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from optimkit import pure, rules
-from optimkit.errors import HyperparameterError
+from optimkit.errors import DTypeError, HyperparameterError
 from optimkit.hyper import hyper
 from optimkit.rules import Chain, LeafRule, Partition, lookup
 from optimkit.testing import domains, streams
@@ -60,6 +60,16 @@ def test_names_that_stand_twice_are_given_with_their_class():
     assert lookup.override("test", rule, {"TrustRatio.eps": 1.0}) == rule.replace(
         rules=(rules.Adam(), rules.TrustRatio(eps=1.0), rules.WeightDecay())
     )
+
+
+def test_rules_of_one_class_are_told_apart_by_number():
+    rule = Chain(rules.Momentum(0.1), rules.Adam(), rules.Momentum(0.2))
+    names = [name for name in lookup.names_of(rule) if "momentum" in name]
+    assert names == ["Momentum.momentum", "Momentum_2.momentum"]
+    assert lookup.get("test", rule, "Momentum_2.momentum") == 0.2
+    changed = lookup.override("test", rule, {"Momentum_2.momentum": 0.5, "Momentum.nesterov": True})
+    assert changed == Chain(rules.Momentum(0.1, True), rules.Adam(), rules.Momentum(0.5))
+    assert all(lookup.find("test", rule, name) for name in lookup.names_of(rule))
 
 
 @pytest.mark.parametrize("name, says", [
@@ -134,6 +144,14 @@ def test_an_array_out_of_range_is_refused(array, value):
     value = array(value)
     with pytest.raises(HyperparameterError, match="'beta1' is out of range"):
         rules.Adam(beta1=value)
+
+
+def test_float64_slots_need_64_bit_mode():
+    rule = rules.Momentum(slot_dtype="float64")
+    with pytest.raises(DTypeError, match=r"Momentum: slot_dtype='float64' needs 64-bit mode(.|\n)*jax_enable_x64"):
+        rule.init(streams.arrays(PARAMS))
+    with jax.enable_x64(True):
+        assert run(rule, PARAMS, GRADS[:1]).states[0]["slots.weight.m"].dtype == np.float64
 
 
 def test_hyperparameters_are_in_the_docstring():
@@ -242,10 +260,19 @@ def test_the_kit_tries_both_sides_of_every_end(domain, outside, ends):
     assert domains.ends(domain) == ends
 
 
-@pytest.mark.parametrize("default, domain, value", [
-    (0.9, "[0, 1)", 0.9 * 1.1), (0.999, "[0, 1)", 0.999 * 0.9), (0.0, "[0, inf)", 1e-3), (3, "int [1, inf)", 4),
-    (5, "int [1, 5]", 4), (True, bool, False), ("b", ("a", "b"), "a"), (None, "(0, inf)", 1.0), (1.0, "[1, 1]", 1.0),
+@pytest.mark.parametrize("default, domain, values", [
+    (0.9, "[0, 1)", [0.9 * 1.1, 0.45]),
+    (0.999, "[0, 1)", [0.999 * 0.9, 0.4995]),
+    (0.0, "[0, inf)", [1e-3]),
+    (0.0, "[0, 1e-4]", [5e-5]),
+    (3, "int [1, inf)", [4, 6]),
+    (5, "int [1, 5]", [4]),
+    (True, bool, [False]),
+    ("b", ("a", "b", "c"), ["c", "a"]),
+    (None, ("a", "b"), ["a", "b"]),
+    (None, "(0, inf)", [1.0]),
+    (1.0, "[1, 1]", []),
 ])  # fmt: skip
-def test_a_nudge_stays_in_the_domain(default, domain, value):
+def test_a_nudge_stays_in_the_domain(default, domain, values):
     field = dataclasses.field(default=default, metadata={"domain": domain})
-    assert domains.nudged(default, field) == value
+    assert domains.nudged(default, field) == values

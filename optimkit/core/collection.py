@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import get_opaque_trace_state as trace_state
 
 from optimkit.core.variable import BaseVar, Buffer, TrainRef, TrainVar, compiling
 from optimkit.errors import StructureError, describe, message
@@ -137,14 +138,15 @@ class VarCollection(dict[str, BaseVar]):
         """Hold other values for the length of a block; whatever happens in it, the values come back.
 
         This is the one place where variables are exchanged for tracers, or weights for their averages. Inside the
-        block the variables are *open*: they may hold tracers.
+        block the variables are *open*: they may hold tracers of the trace that it is entered under, and no others.
         """
         pairs = [(v._buffer, x) for v, x in self._pairs(tensors)]
         saved = [(b, b.value, b.open) for b, _ in pairs]
+        here = trace_state()
         compiling.swaps += 1
         try:
             for b, x in pairs:
-                b.value, b.open = x, True
+                b.value, b.open = x, here
             yield self
         finally:
             compiling.swaps -= 1
@@ -226,9 +228,9 @@ class VarCollection(dict[str, BaseVar]):
                          "" if alias == name else f"same as {alias}"))  # fmt: skip
         count, size = len(self.unique()), sum(v.size for v in self)
         rows.append(("total", f"{count} variable{'s' * (count != 1)}", "", "", f"{size:,}", ""))
-        columns = [[cell.ljust(max(map(len, column))) for cell in column] for column in zip(*rows, strict=True)]
-        columns[4] = [cell.strip().rjust(len(cell)) for cell in columns[4]]
-        return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        form = "  ".join(f"{{:{'>' if i == 4 else '<'}{max(width, 1)}}}" for i, width in enumerate(widths))
+        return "\n".join(form.format(*row).rstrip() for row in rows)
 
     def __repr__(self) -> str:
         items = (f"{name!r}: {type(v).__name__}({describe(v._buffer.value)})" for name, v in self.items())
@@ -237,11 +239,13 @@ class VarCollection(dict[str, BaseVar]):
 
 def store(buffers: Sequence[Buffer], values: Sequence[Any]) -> None:
     """Store values that have been checked: all of them, even if a KeyboardInterrupt falls in between."""
+    # Every compiled call ends here. Whoever calls has counted; asking zip to count again (strict=True) would cost a
+    # call with 60 variables one percent.
     try:
-        for buffer, x in zip(buffers, values, strict=True):
+        for buffer, x in zip(buffers, values):  # noqa: B905
             buffer.value = x
     except BaseException:
-        for buffer, x in zip(buffers, values, strict=True):
+        for buffer, x in zip(buffers, values):  # noqa: B905
             buffer.value = x
         raise
 

@@ -59,6 +59,12 @@ class _Derivative(Transform):
                 repr(self.input_argnums)))  # fmt: skip
         return [args[i] for i in positions] + [self._buffers[i].value for i in self._trained]
 
+    def _write(self, written: Written) -> None:
+        # Not compiled, a function may write what was kept from a trace that has ended, and JAX does not notice.
+        variables = list(self.vc.unique().values())
+        values = [variables[i].checked(x) for i, x in zip(written.indices, written.values, strict=True)]
+        super()._write(Written(values, written.indices))
+
     def _at(self, inputs: list[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Written]:
         """Call the function at these inputs; return its outputs and what it wrote."""
         arguments, tensors = list(args), self._read()

@@ -23,9 +23,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import jax
+import numpy as np
+
 from optimkit.core.collection import VarCollection
 from optimkit.core.variable import BaseVar
-from optimkit.errors import StructureError, message
+from optimkit.errors import StructureError, VariableError, message
 
 
 class Module:
@@ -45,6 +48,13 @@ class Module:
         for attribute, x in self._attributes():
             self._collect(result, x, scope + attribute, f"{type(self).__name__}.{attribute}")
         return result
+
+    def __setattr__(self, name: str, x: Any) -> None:
+        if isinstance(x, jax.Array | np.ndarray) and isinstance(getattr(self, "__dict__", {}).get(name), BaseVar):
+            raise VariableError(message(
+                f"{type(self).__name__}.{name}", "an array would take the place of the variable.", None, None,
+                f"Write its value: {name}.value = x, or {name}.assign(x) for a TrainVar."))  # fmt: skip
+        super().__setattr__(name, x)
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
         slots = (s for c in type(self).__mro__ for s in _as_tuple(c.__dict__.get("__slots__", ())))

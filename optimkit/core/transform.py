@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from optimkit.core.collection import VarCollection, store
 from optimkit.core.module import Module
@@ -46,18 +47,16 @@ class Written:
         return cls(values, indices)
 
 
-# The types of arrays that a compiled call has returned so far; there is one, but JAX does not publish it.
-_array_types: set[type] = set()
+with jax.ensure_compile_time_eval():  # outside, even where somebody imports this module inside
+    _OUTSIDE = get_opaque_trace_state()
 
 
-def _has_tracer(values: Sequence[Any]) -> bool:
-    """Return whether one of the values is a tracer; where none is, in one pass that runs in C."""
-    if _array_types.issuperset(map(type, values)):
-        return False
-    kinds = set(map(type, values))
-    tracers = {kind for kind in kinds if issubclass(kind, jax.core.Tracer)}
-    _array_types.update(kinds - tracers)
-    return bool(tracers)
+def tracing() -> bool:
+    """Return whether this runs under a JAX transformation: then what a function returns may be its tracers.
+
+    To look at the type of each value would tell it too, in a time that grows with their number.
+    """
+    return get_opaque_trace_state() != _OUTSIDE
 
 
 class Transform(Module):
@@ -109,12 +108,15 @@ class Transform(Module):
         try:
             return f(*args, **kwargs)
         except jax.errors.UnexpectedTracerError as error:
-            names = ", ".join(map(repr, self.vc.unique().keys()))
-            raise TraceMutationError(message(
-                repr(self), "a variable was written inside a JAX transformation (scan, cond, vmap, grad, ...) that "
-                "does not know it, or jax.jit or jax.checkpoint reused a function that reads one.", None, None,
-                "Use Jit, Scan, Vectorize or GradValues there, or make variables arguments and results of the inner "
-                f"function. The variables are {names}.")) from error  # fmt: skip
+            raise self._leaked() from error
+
+    def _leaked(self) -> TraceMutationError:
+        names = ", ".join(map(repr, self.vc.unique().keys()))
+        return TraceMutationError(message(
+            repr(self), "a value has outlived the JAX trace that made it: jax.jit or jax.checkpoint reused a function "
+            "that reads variables, or an array was kept from inside a JAX transformation.", None, None,
+            "Make the variables arguments of the inner function, for example jax.checkpoint(lambda w, x: ...)(w, x), "
+            f"or use Jit there. The variables are {names}."))  # fmt: skip
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
@@ -125,18 +127,18 @@ class Transform(Module):
         finally:
             compiling.by = outer
 
-    def _complete(self, tensors: list[Any], written: Written) -> Written:
+    def _complete(self, tensors: list[Any], written: Written) -> list[Any]:
         """Return the values of all variables: what was written, and the rest as it was."""
         new = dict(enumerate(tensors)) | dict(zip(written.indices, written.values, strict=True))
-        return Written(list(new.values()), tuple(new))
+        return list(new.values())
 
     def _write(self, written: Written) -> None:
         """Store what a pure function returned."""
         buffers, values = self._buffers, written.values
         if len(values) != len(buffers):
             buffers = [buffers[i] for i in written.indices]
-        # Under an outer transform the values are its tracers, and then it must know the variables.
-        if _has_tracer(values):
+        # Under an outer transform some of the values are its tracers, and then it must know their variables.
+        if tracing():
             variables = list(self.vc.unique().values())
             values = [variables[i].checked(x) for i, x in zip(written.indices, values, strict=True)]
         store(buffers, values)
@@ -182,7 +184,6 @@ class Jit(Transform):
         super().__init__(f, vc)
         nums, names = _static_arguments(f, static_argnums, static_argnames)
         options: dict[str, Any] = {"static_argnums": tuple(i + 1 for i in nums), "static_argnames": names}
-        options["donate_argnums"] = (0,) if donate else ()
         if in_shardings is not None:
             shardings = in_shardings if isinstance(in_shardings, tuple | list) else (in_shardings,)
             options["in_shardings"] = (None, *shardings)
@@ -192,9 +193,11 @@ class Jit(Transform):
         self._make_calls()
 
     def _make_calls(self) -> None:
-        self._call = jax.jit(self._pure, **self._options)
-        # Values that another transform, or an average, holds in the variables for a while are not ours to donate.
-        self._call_swapped = jax.jit(self._pure, **self._options | {"donate_argnums": ()}) if self.donate else self._call
+        self._call = self._call_swapped = jax.jit(self._pure, **self._options)
+        if self.donate:
+            # What another transform, or an average, holds in the variables for a while is not ours to donate; and
+            # under a foreign one, where the step is going to be refused, the variables must survive it.
+            self._call = jax.jit(self._pure_complete, donate_argnums=(0,), **self._options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k not in ("_call", "_call_swapped")}
@@ -206,21 +209,30 @@ class Jit(Transform):
 
     def _pure(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:
         with self._compiling():
-            outputs, written = self._run(tensors, args, kwargs)
+            return self._run(tensors, args, kwargs)
+
+    def _pure_complete(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
         # Donated buffers are gone after the call: all variables must come back, those that were only read too.
-        return outputs, self._complete(tensors, written) if self.donate else written
+        outputs, written = self._pure(tensors, *args, **kwargs)
+        return outputs, self._complete(tensors, written)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the compiled function."""
-        return self._finish(self._call_swapped if compiling.swaps else self._call, args, kwargs)
+        keep = self.donate and (compiling.swaps or tracing())
+        return self._finish(self._call_swapped if keep else self._call, args, kwargs)
 
     def _finish(self, call: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            outputs, written = self._guarded(call, [b.value for b in self._buffers], *args, **kwargs)
+            outputs, written = call([b.value for b in self._buffers], *args, **kwargs)
+        except jax.errors.UnexpectedTracerError as error:  # as _guarded does; here its own cost would show
+            raise self._leaked() from error
         except (RuntimeError, ValueError) as error:
             self._explain_lost_arrays(error)
             raise
-        self._write(written)
+        if isinstance(written, list):
+            store(self._buffers, written)
+        else:
+            self._write(written)
         return outputs
 
     def _explain_lost_arrays(self, error: Exception) -> None:
@@ -393,12 +405,15 @@ class Scan(Transform):
         self._jit = Jit(self._loop, self.vc, donate=donate)
 
     def _loop(self, *args: Any, **kwargs: Any) -> Any:
+        changed: set[int] = set()
+
         def body(tensors: list[Any], slices: Any) -> tuple[list[Any], Any]:
             outputs, written = self._run(tensors, slices, kwargs)
-            return self._complete(tensors, written).values, outputs
+            changed.update(written.indices)
+            return self._complete(tensors, written), outputs
 
         tensors, outputs = jax.lax.scan(body, self._read(), args, self.length, unroll=self.unroll)
-        store(self._buffers, tensors)
+        store([self._buffers[i] for i in changed], [tensors[i] for i in changed])
         return outputs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,8 @@ A variable is a box that holds one array. Its kind says who may write it:
 
 In expressions a variable behaves as its array does: operators, ``jnp.sin(v)``, ``jax.jit(f)(v)``, ``jax.tree.map``.
 For that each kind is a registered pytree node *and* has ``__jax_array__`` (JAX asks for both). ``jax.lax`` functions
-take ``v.value``. ``==`` is elementwise as an array's; a variable hashes by identity.
+take ``v.value``. ``==`` is elementwise as an array's; a variable hashes by identity. ``v += x`` raises: it would put
+an array in the variable's place; write ``v.value += x``.
 
 **Writes are checked.** Shape and dtype never change, which is what keeps a compiled step compiled. And a tracer is
 stored only while an optimkit transform has *opened* the variable (see ``VarCollection.swapped``): under a foreign
@@ -34,6 +35,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state as trace_state
 
 from optimkit.errors import (
     ConstantVariableWarning,
@@ -64,10 +66,14 @@ class Buffer:
 
     __slots__ = ("name", "open", "value")
 
-    def __init__(self, value: Any):
+    def __init__(self, value: Any, name: str | None = None):
         self.value = value
-        self.name: str | None = None  # its name in the first collection that held it, for messages
-        self.open = False  # True while a transform of ours has installed a value; then tracers may be stored
+        self.name = name  # its name in the first collection that held it, for messages
+        # The trace under which a transform of ours has installed a value: there, tracers may be stored.
+        self.open = trace_state() if isinstance(value, jax.core.Tracer) else None
+
+    def __reduce__(self) -> Any:
+        return Buffer, (self.value, self.name)  # a copy is not open
 
 
 class _Compiling(threading.local):
@@ -119,7 +125,7 @@ class BaseVar:
 
     def _get(self) -> jax.Array:
         buffer = self._buffer
-        if compiling.by is not None and not buffer.open and not isinstance(buffer.value, jax.core.Tracer):
+        if compiling.by is not None and buffer.open is None and not isinstance(buffer.value, jax.core.Tracer):
             _warn_of_constant(self.name)
         return buffer.value
 
@@ -168,19 +174,17 @@ class BaseVar:
                 "A variable keeps its shape; make a new variable for another one."))  # fmt: skip
         if new.dtype != old.dtype or getattr(new, "weak_type", False):
             new = self._as_own_dtype(new)
-        if self._buffer.open or not isinstance(new, jax.core.Tracer):
+        if not isinstance(new, jax.core.Tracer) or self._buffer.open == trace_state():
             return new
-        if not isinstance(old, jax.core.Tracer):
-            raise TraceMutationError(message(
-                "assign", f"{self.name!r} is written under a JAX transformation that does not know it.", None, None,
-                "Use the optimkit transform (Jit, Grad, GradValues, Vectorize, Scan), and list the variable in its "
-                "collection, for example Jit(f, model.vars() + opt.vars())."))  # fmt: skip
-        if self._detached:
+        if self._detached and self._buffer.open is None:
             raise TraceMutationError(message(
                 "assign", f"{self.name!r} is a copy that JAX made of an argument; what is written to it is lost.",
                 None, None, "Call the function through optimkit.Jit with the variable in its collection, "
                 "or return the new value."))  # fmt: skip
-        return new
+        raise TraceMutationError(message(
+            "assign", f"{self.name!r} is written under a JAX transformation that does not know it.", None, None,
+            "Use the optimkit transform (Jit, Grad, GradValues, Vectorize, Scan), and list the variable in its "
+            "collection, for example Jit(f, model.vars() + opt.vars())."))  # fmt: skip
 
     def _as_own_dtype(self, new: Any) -> Any:
         old = self._buffer.value
@@ -310,6 +314,21 @@ for _name in ["lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert",
     setattr(BaseVar, f"__{_name}__", _operator(f"__{_name}__"))
 
 
+def _in_place(sign: str) -> Callable[[BaseVar, Any], Any]:
+    def refuse(self: BaseVar, other: Any) -> Any:
+        raise VariableError(message(
+            type(self).__name__, f"v {sign}= x would put an array in the place of the variable {self.name!r}.", None,
+            None, f"To write the variable: v.value {sign}= x, or v.assign(v {sign} x) for a TrainVar; for a new array: "
+            f"y = v {sign} x."))  # fmt: skip
+
+    return refuse
+
+
+for _name, _sign in zip(_BINARY, "+ - * / // % _ ** @ & | ^ << >>".split(), strict=True):
+    if _name != "divmod":
+        setattr(BaseVar, f"__i{_name}__", _in_place(_sign))
+
+
 class _Label(str):
     """A name that travels with a variable but does not make two trees different."""
 
@@ -325,8 +344,8 @@ def _flatten(var: BaseVar) -> tuple[tuple[Any], tuple[Any, ...]]:
 def _unflatten(cls: type[BaseVar], aux: tuple[Any, ...], leaves: tuple[Any]) -> BaseVar:
     """Rebuild a variable around any leaf; JAX may pass placeholders, so nothing is checked or converted."""
     label, *extra = aux
-    var, buffer = object.__new__(cls), Buffer(leaves[0])
-    buffer.name = str(label)
+    var, buffer = object.__new__(cls), Buffer(leaves[0], str(label))
+    buffer.open = None
     var.__dict__.update(extra, _buffer=buffer, _detached=True)
     return var
 

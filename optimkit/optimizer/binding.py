@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Sharding
 
 from optimkit.core import StateVar
 from optimkit.core.variable import reduce_first, reduce_mean, unwrap
-from optimkit.errors import HyperparameterError, StructureError, message
+from optimkit.errors import DTypeError, HyperparameterError, StructureError, describe, message
 from optimkit.hyper import hyperparameters
 from optimkit.placement import put
 from optimkit.pure import check_grad
@@ -40,9 +41,18 @@ def bound_grads(where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax
     else:
         raise StructureError(message(where, "the gradients are neither a list nor a mapping.",
                                      f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
+    named = {name: unwrap(g) for name, g in named.items()}
     for name, g in named.items():
+        if g is not None and not _is_array(g):
+            raise DTypeError(message(where, f"the gradient of {name!r} is not an array.", describe(params[name]),
+                                     describe(g)))  # fmt: skip
         check_grad(where, name, g, params[name])
-    return {name: jnp.asarray(unwrap(g)) for name, g in named.items()}
+    return {name: jnp.asarray(g) for name, g in named.items()}
+
+
+def _is_array(x: Any) -> bool:
+    numbers_of_numpy = isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "OSUMm"
+    return numbers_of_numpy or isinstance(x, jax.Array | bool | int | float | complex)
 
 
 def state_var(x: jax.Array, place: Sharding | None) -> StateVar:

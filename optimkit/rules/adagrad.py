@@ -27,8 +27,8 @@ class AdaGrad(LeafRule):
 
     State: ``accumulator``, shaped as the parameter, float32, from ``initial_accumulator``.
 
-    Deviations: in the paper ``initial_accumulator`` and ``eps_root`` are 0. PyTorch is as here (its ``lr_decay`` is left
-    to ``lr``), flax with ``eps = 1e-8``; optax starts at 0.1 and adds its ``eps`` inside the root:
+    Deviations: in the paper ``initial_accumulator`` and ``eps_root`` are 0. PyTorch is as here (its ``lr_decay`` is
+    left to ``lr``), flax with ``eps = 1e-8``; optax starts at 0.1 and adds its ``eps`` inside the root:
     ``AdaGrad(0.1, eps=0.0, eps_root=1e-7)``. 0/0 is 0.
 
     Reference: Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and Stochastic
@@ -142,7 +142,7 @@ class RMSProp(LeafRule):
     eps: float = hyper(1e-8, "[0, inf)", "added to the root, outside it")
     eps_root: float = hyper(0.0, "[0, inf)", "added inside the root")
     centered: bool = hyper(False, bool, "whether to divide by the deviation from the mean instead")
-    momentum: float | None = hyper(None, "[0, 1)", "decay of the sum of steps; None for none")
+    momentum: float | None = hyper(None, "(0, 1)", "decay of the sum of steps; None for none")
     nesterov: bool = hyper(False, bool, "whether the momentum looks ahead, as Nesterov's method does")
     initial_scale: float = hyper(0.0, "[0, inf)", "where the mean of squares starts")
     bias_correction: bool = hyper(False, bool, "whether to correct the mean of squares for its start at 0")
@@ -205,7 +205,7 @@ class SM3(LeafRule):
     """
 
     reference = "Anil, Gupta, Koren & Singer 2019, Algorithm SM3-II. arXiv:1901.11150"
-    momentum: float | None = hyper(None, "[0, 1)", "decay of the mean of steps; None for none")
+    momentum: float | None = hyper(None, "(0, 1)", "decay of the mean of steps; None for none")
     eps_root: float = hyper(0.0, "[0, inf)", "added inside the root")
 
     def init_leaf(self, p: jax.Array) -> Slot:

@@ -42,9 +42,9 @@ class AdaBelief(Adam):
     Example:
         >>> from optimkit import pure, rules
         >>> init, apply = pure(rules.AdaBelief(beta1=0.5, beta2=0.75, eps=1.0, eps_root=0.75), lr=0.3)
-        >>> params = {"w": jnp.ones(1)}
-        >>> apply({"w": jnp.full(1, 2.0)}, init(params), params)[1]["w"]  # 1 - 0.3 * 2 / (2 + 1)
-        Array([0.8], dtype=float32)
+        >>> params = {"w": jnp.array(1.0)}
+        >>> f"{apply({'w': jnp.array(2.0)}, init(params), params)[1]['w']:.4f}"  # 1 - 0.3 * 2 / (2 + 1)
+        '0.8000'
     """
 
     reference = "Zhuang et al. 2020, Algorithm 2. arXiv:2010.07468"
@@ -135,7 +135,8 @@ class Adan(LeafRule):
 
     Deviations: each β is 1 − β of the paper, as in the authors' code and optax. Means start at 0 and are corrected as
     in the authors' code; with ``debias=False`` they start as after a restart in the paper, from μ = g, δ = 0, ν = g².
-    The restart itself is left out. ``decoupled`` is the authors' ``no_prox``. ``eps_root`` is not in the paper.
+    The restart itself is left out. ``decoupled`` is the authors' ``no_prox``. ``eps_root`` is not in the paper, and
+    1e-8 in optax, whose factor of Δ and δ̂ is 1 − β₂ where the paper has what is β₂ here (optax#1715).
 
     Reference: Xie, Zhou, Li, Lin & Yan 2022, Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
     Models, Algorithm 1. arXiv:2208.06677.
@@ -180,8 +181,8 @@ class Adan(LeafRule):
             hats = mu, diff, nu
         ahead, root = hats[0] + self.beta2 * hats[1], jnp.sqrt(hats[2] + self.eps_root)
         direction = safe_divide(ahead, root + self.eps) + self.weight_decay * p
-        delta = -lr * direction if self.decoupled else -lr * direction / (1 + lr * self.weight_decay)
-        return delta, {"mu": mu, "diff": diff, "nu": nu, "grad": g}
+        rate = lr if self.decoupled else lr / (1 + lr * self.weight_decay)
+        return -rate * direction, {"mu": mu, "diff": diff, "nu": nu, "grad": g}
 
 
 class NovoGrad(LeafRule):

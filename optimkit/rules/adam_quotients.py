@@ -144,4 +144,5 @@ class StableAdamW(Adam):
         nu_hat = debiased(nu, self.beta2, t)
         rms = norm(safe_divide(g, jnp.maximum(jnp.sqrt(nu_hat), self.eps))) / math.sqrt(max(1, g.size))
         direction = self.quotient(debiased(mu, self.beta1, t), nu_hat) + self.weight_decay * p
-        return -lr * (direction / jnp.maximum(1.0, rms / self.threshold)), {"mu": mu, "nu": nu}
+        clip = safe_divide(self.threshold, jnp.maximum(rms, self.threshold), 1.0)  # 1 up to the threshold
+        return -lr * (clip * direction), {"mu": mu, "nu": nu}

@@ -203,7 +203,7 @@ class AdaMax(LeafRule):
         inside, outside = (self.eps, 0.0) if self.eps_inside else (0.0, self.eps)
         mu = ema(self.beta1, slot["mu"], g)
         nu = jnp.maximum(self.beta2 * slot["nu"], jnp.abs(g) + inside)
-        return -lr * safe_divide(debiased(mu, self.beta1, t), nu + outside), {"mu": mu, "nu": nu}
+        return -lr * debiased(safe_divide(mu, nu + outside), self.beta1, t), {"mu": mu, "nu": nu}
 
 
 class AdaMaxW(Composed, AdaMax):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit import numerics
-from optimkit.errors import CompositionError, HyperparameterError, StructureError, describe, message
+from optimkit.errors import CompositionError, DTypeError, HyperparameterError, StructureError, describe, message
 from optimkit.hyper import check_hyperparameter, hyper, hyperparameters
 
 Tree = Any
@@ -236,8 +236,12 @@ class LeafRule(Rule):
         return {k: _own(numerics.cast(x, self._stored_dtype(x, dtype)), p) for k, x in slot.items()}
 
     def _stored_dtype(self, x: jax.Array, dtype: Any) -> Any:
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        return x.dtype if not floating else dtype if self.slot_dtype is None else jnp.dtype(self.slot_dtype)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x.dtype
+        if self.slot_dtype is not None and jax.dtypes.canonicalize_dtype(self.slot_dtype) != self.slot_dtype:
+            raise DTypeError(message(type(self).__name__, "slot_dtype='float64' needs 64-bit mode.", None, None,
+                                     'jax.config.update("jax_enable_x64", True)'))  # fmt: skip
+        return dtype if self.slot_dtype is None else jnp.dtype(self.slot_dtype)
 
     def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
         """Apply ``update_leaf`` to each parameter."""

@@ -63,7 +63,7 @@ class Adafactor(LeafRule):
     clipping_threshold: float = hyper(1.0, "(0, inf]", "largest RMS of the normalised step; inf for any")
     multiply_by_parameter_scale: bool = hyper(True, bool, "whether steps are relative to the parameter's RMS")
     relative_step: bool = hyper(False, bool, "whether lr is multiplied by min(1e-2, 1/√t)")
-    momentum: float | None = hyper(None, "[0, 1)", "decay of the mean of steps; None for none")
+    momentum: float | None = hyper(None, "(0, 1)", "decay of the mean of steps; None for none")
     momentum_dtype: str | None = hyper(
         None, ("float16", "bfloat16", "float32", "float64"), "dtype that the mean of steps is stored in"
     )  # fmt: skip

@@ -24,11 +24,22 @@ def walk(rule: Rule, path: Path = ()) -> Iterator[tuple[Path, Rule]]:
                     yield from walk(part, (*path, (name, i)))
 
 
+def _holders(rule: Rule) -> list[tuple[Path, str, str]]:
+    """Return path, label and name of each hyperparameter; the label is the class, ``Adam_2`` where it is the second."""
+    found, seen = [], dict[str, int]()
+    for path, part in walk(rule):
+        kind = type(part).__name__
+        seen[kind] = seen.get(kind, 0) + 1
+        label = kind if seen[kind] == 1 else f"{kind}_{seen[kind]}"
+        found += [(path, label, name) for name in hyperparameters(part)]
+    return found
+
+
 def names_of(rule: Rule) -> list[str]:
     """Return the names that :func:`get` knows: of all hyperparameters, ``Class.name`` where a name stands twice."""
-    holders = [(type(r).__name__, name) for _, r in walk(rule) for name in hyperparameters(r)]
-    plain = [name for _, name in holders]
-    return list(dict.fromkeys(n if plain.count(n) == 1 else f"{c}.{n}" for c, n in holders))
+    holders = _holders(rule)
+    plain = [name for _, _, name in holders]
+    return [name if plain.count(name) == 1 else f"{label}.{name}" for _, label, name in holders]
 
 
 def find(where: str, rule: Rule, name: str) -> tuple[Path, str]:
@@ -37,16 +48,15 @@ def find(where: str, rule: Rule, name: str) -> tuple[Path, str]:
     Raises:
         HyperparameterError: no rule has it, or more than one.
     """
-    class_name, _, field = name.rpartition(".")
-    found = [(path, r) for path, r in walk(rule)
-             if field in hyperparameters(r) and class_name in ("", type(r).__name__)]  # fmt: skip
+    wanted, _, field = name.rpartition(".")
+    found = [(path, label) for path, label, x in _holders(rule) if x == field and wanted in ("", label)]
     if len(found) == 1:
         return found[0][0], field
     if not found:
         raise HyperparameterError(message(
             where, f"there is no hyperparameter {name!r}.", "one of " + ", ".join(map(repr, names_of(rule))),
             repr(name)))  # fmt: skip
-    holders = ", ".join(f"{type(r).__name__}.{field}" for _, r in found)
+    holders = ", ".join(f"{label}.{field}" for _, label in found)
     raise HyperparameterError(message(where, f"hyperparameter {name!r} is not unique.", f"one of {holders}", name))
 
 

@@ -149,9 +149,9 @@ class PolyakSGD(Rule):
         p ← p − lr · scaling · γ · g
 
     For models that fit their data exactly, where ``f_min = 0`` is the minimum of each batch; elsewhere it needs a good
-    ``f_min``, or goes too far. Use it with ``lr = 1``, the paper's, and give the loss, by ``opt(lr, grads, value=loss)``
-    or by ``minimize``. With ``variant="sps+"`` a loss below ``f_min`` gives no step; with ``"sps"`` it gives one uphill.
-    A zero gradient gives none. Memory: none.
+    ``f_min``, or goes too far. Use it with ``lr = 1``, the paper's, and give the loss, by ``opt(lr, grads,
+    value=loss)`` or by ``minimize``. A loss below ``f_min`` gives a step uphill with ``variant="sps"``, and none with
+    ``"sps+"``; a zero gradient gives none. Memory: none.
 
     State: none.
 

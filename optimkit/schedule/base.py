@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit.errors import DTypeError, HyperparameterError, describe, message
-from optimkit.hyper import Domain, contains, hyper, hyperparameters
+from optimkit.hyper import Domain, contains, hyperparameters
 
 LAST_STEP = 2**31 - 1
 # Values stay far inside float32, so that no difference or product of them overflows, and no NaN follows.
@@ -35,6 +35,7 @@ class Schedule:
         DTypeError: a step is not a real number.
 
     Example:
+        >>> from optimkit.hyper import hyper
         >>> @dataclasses.dataclass(frozen=True)
         ... class Sawtooth(Schedule):
         ...     period: int = hyper(10, "int [1, inf)", "the number of steps from one jump to the next")
@@ -94,7 +95,7 @@ def _in_range(step: Any, where: str) -> Any:
 
 
 def check_field(where: str, name: str, value: Any, domain: Domain, doc: str) -> Any:
-    """Return a field as a Python bool, int, float or choice, or a tuple of them ("each ..." in its domain), or raise."""
+    """Return a field as a Python bool, str, int or float, or a tuple of them ("each ..." in its domain), or raise."""
     fix = f"{name!r} is {doc}."
     expected, interval = in_words(domain), domain if isinstance(domain, str) else ""
     each = interval.removeprefix("each ")

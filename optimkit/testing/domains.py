@@ -54,26 +54,28 @@ def lower_end(domain: Domain) -> Any:
     return None
 
 
-def nudged(value: Any, field: dataclasses.Field[Any]) -> Any:
-    """Return another value nearby: 10 % more or else less, the other bool, the next choice.
+def nudged(value: Any, field: dataclasses.Field[Any]) -> list[Any]:
+    """Return other values nearby, the nearest first: 10 % more or else less, the other bool, the next choice.
 
-    A number that is 0 becomes 1e-3, or what is halfway to the end of a narrower interval; None becomes an ordinary
-    value. Returns ``value`` where the domain has no other.
+    After the 10 % come twice and half the value, for thresholds that only tell whole numbers apart. A number that is 0
+    becomes 1e-3, or what is halfway to the end of a narrower interval; None becomes an ordinary value. The list is
+    empty where the domain has no other value.
     """
     domain = field.metadata["domain"]
     if domain is bool:
-        return not value
+        return [not value]
     if isinstance(domain, tuple):
         i = next((i for i, x in enumerate(domain) if x is value or x == value), -1)
-        return domain[(i + 1) % len(domain)]
+        return [*domain[i + 1 :], *domain[: max(i, 0)]]
     low, high, kind = parse_interval(domain)
     if value is None:
-        candidates: list[Any] = [low + 1, high - 1, (low + high) / 2] if kind is float else [int(low) + 1]
+        first: list[Any] = [low + 1, high - 1, (low + high) / 2] if kind is float else [int(low) + 1]
+        further = []
     elif kind is int:
-        candidates = [value + 1, value - 1]
+        first, further = [value + 1, value - 1], [2 * value]
     elif np.all(np.asarray(value) == 0):
-        candidates = [value + 1e-3, value + high / 2, value - 1e-3]
+        first, further = [value + 1e-3, value + high / 2, value - 1e-3], []
     else:
-        candidates = [value * 1.1, value * 0.9]
-    return next((x for x in candidates if contains(domain, x)), value)
-
+        first, further = [value * 1.1, value * 0.9], [value * 2, value * 0.5]
+    allowed = [[x for x in values if contains(domain, x)] for values in (first, further)]
+    return [*allowed[0][:1], *allowed[1]]

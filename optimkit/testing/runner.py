@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optimkit.pure import pure
 from optimkit.rules.base import Rule, Step, Tree, displace
 from optimkit.testing.compare import Flat
 from optimkit.testing.streams import arrays
@@ -46,6 +47,15 @@ def eager(rule: Rule, grads: Tree, state: Tree, params: Tree, lr: Any, t: Any = 
     """Do as ``stepped`` operation by operation: nothing is fused, and rules share what is compiled."""
     with jax.disable_jit():
         return stepped(rule, grads, state, params, lr, t)
+
+
+def functional(rule: Rule, grads: Tree, state: Tree, params: Tree, lr: Any, t: Any = 1) -> tuple[Tree, Tree]:
+    """Return state and parameters after a step of the functional face."""
+    return pure(rule, LR).apply(grads, state, params, lr=lr, **inputs(rule, grads, params, t))
+
+
+applied = jax.jit(functional)
+applied_in_place = jax.jit(functional, donate_argnums=(2, 3))
 
 
 def inputs(rule: Rule, grads: Tree, params: Tree, t: Any = 1) -> dict[str, Any]:

@@ -60,8 +60,13 @@ def rich(params: Tree, seed: int = 1) -> list[Tree]:
     """Return gradients in which every hyperparameter has something to act on.
 
     They start far below the usual ``eps``, rise above the usual clipping norms, and fall again, with steps of zeros and
-    a sparse step in between. All the while their signs change.
+    a sparse step in between. All the while their signs change, and the first element of each array stays far below
+    ``eps``.
     """
     scales = [1e-8, 1e-8, 1e-4, 1e-4, 1.0, 1.0, 10.0, 10.0, 0.0, 1.0, 1e-2, 0.0, 1e-1]
     stream = [gradients(params, 1, scale, seed + i)[0] for i, scale in enumerate(scales)]
-    return [*stream, sparse(stream[9])]
+    return [jax.tree.map(_first_is_tiny, g) for g in [*stream, sparse(stream[9])]]
+
+
+def _first_is_tiny(g: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(g.size).reshape(g.shape) == 0, np.clip(1e-7 * g, -2e-8, 2e-8), g)

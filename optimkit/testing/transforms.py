@@ -11,7 +11,6 @@ import numpy as np
 from optimkit.core import Jit, TrainVar, VarCollection
 from optimkit.errors import ConformanceError, message
 from optimkit.optimizer import Optimizer
-from optimkit.pure import pure
 from optimkit.rules.base import Rule, Tree, displace
 from optimkit.testing import runner, streams
 from optimkit.testing.check import check, where
@@ -140,16 +139,14 @@ def check_donation_is_safe(rule: Rule, *, params: Tree = None) -> None:
     """No two arrays of state and parameters share memory, and a step that donates both does what it did."""
     here = where(check_donation_is_safe, rule)
     params = streams.parameters(params)
-    apply = pure(rule, LR).apply
     grads = [streams.arrays(g, jnp.float32) for g in streams.gradients(params, 3)]
     results = []
-    for donated in ((), (1, 2)):
-        step = jax.jit(lambda g, s, p, t: apply(g, s, p, **runner.inputs(rule, g, p, t)), donate_argnums=donated)
+    for step in (runner.applied, runner.applied_in_place):
         now = streams.arrays(params)
         state = rule.init(now)
         _require_memory_of_its_own(here, now, state)
         for t, g in enumerate(grads, start=1):
-            state, now = step(g, state, now, t)
+            state, now = step(rule, g, state, now, jnp.float32(LR), t)
         results.append((flat(now), flat(state)))
     (plain, plain_state), (donated_params, donated_state) = results
     require_identical(here, donated_params, plain, "parameters after 3 donated steps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 import types
 
 import jax
@@ -280,6 +281,27 @@ def test_nested_swaps_of_any_variables_unwind_to_the_start(names, fails):
     assert bits(vc) == before
 
 
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_variables_cost_ten_times_a_thousand():
+    def seconds(n):
+        variables = [StateVar(x) for x in np.ones(n, np.float32)]
+        start = time.perf_counter()
+        vc = VarCollection((f"v{i}", v) for i, v in enumerate(variables))
+        both = (vc + {"again": variables[0]}).rename(lambda name: "x." + name).subset(StateVar)
+        both.assign(both.tensors())
+        with both.swapped(both.tensors()), both.restored_on_error():
+            both.unique()
+        str(both)
+        return time.perf_counter() - start
+
+    seconds(100)
+    small = min(seconds(1000) for _ in range(3))
+    large = seconds(10_000)
+    assert large < 10 * 4 * small, f"{small:.3f} s for 1,000 variables, {large:.3f} s for 10,000"
+
+
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
@@ -307,3 +329,13 @@ def test_a_shallow_copy_is_another_collection_of_the_same_variables(duplicate):
     assert twin == vc
     twin["new"] = StateVar(1.0)
     assert "new" not in vc
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES.keys())
+def test_a_copy_made_while_other_values_are_held_holds_them_for_good(duplicate):
+    vc = small()
+    with vc.swapped([jnp.zeros(2), jnp.float32(1)]):
+        twin = duplicate(vc)
+    assert (twin["ref"].value.tolist(), float(twin["s"])) == ([0.0, 0.0], 1.0)
+    with unchanged(twin), pytest.raises(TraceMutationError):
+        jax.jit(lambda x: twin["s"].assign(x))(2.0)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from optimkit import Function, GradValues, Jit, Module, StateVar, TrainRef, TrainVar, VarCollection
+from optimkit import Function, GradValues, Jit, Module, StateVar, TrainRef, TrainVar, VarCollection, Vectorize
 from optimkit.errors import (
     ConstantVariableWarning,
     DTypeError,
@@ -299,6 +299,47 @@ def test_an_output_that_is_a_variables_value_does_not_break_donation():
     for k in (1.0, 2.0):
         before, after = step()
         assert (before.tolist(), after.tolist()) == ([k, 2 * k], [2 * k, 4 * k])
+
+
+def test_values_that_another_holds_in_the_variables_for_a_while_are_not_donated():
+    net = Net()
+    step = Jit(lambda x: jnp.sum(net.w * x), net.vars(), donate=True)
+    averages = [jnp.zeros(2), jnp.int32(0)]
+    with unchanged(net.vars()):
+        with net.vars().swapped(averages):
+            assert float(step(jnp.ones(2))) == 0.0
+        assert [x.is_deleted() for x in averages] == [False, False]
+        assert GradValues(step, net.vars())(jnp.ones(2))[0][0].tolist() == [1.0, 1.0]
+        assert Vectorize(step)(jnp.eye(2)).tolist() == [1.0, 2.0]
+        assert Vectorize(Jit(step))(jnp.eye(2)).tolist() == [1.0, 2.0]
+    old = net.w.value
+    assert float(step(jnp.ones(2))) == 3.0
+    assert old.is_deleted()
+
+
+def test_two_variables_with_one_array_are_named_where_it_cannot_be_donated_twice():
+    a, b = StateVar(jnp.ones(2)), StateVar(jnp.zeros(2))
+    vc = VarCollection({"a": a, "b": b})
+
+    def step():
+        a.value, b.value = a + 1, b + 2
+
+    b.value = a.value
+    with unchanged(vc), pytest.raises(VariableError, match=r"(?s)'a' and 'b' hold one array.*jnp.copy"):
+        Jit(step, vc, donate=True)()
+    Jit(step, vc)()
+    assert (a.value.tolist(), b.value.tolist()) == ([2.0, 2.0], [3.0, 3.0])
+    b.value = jnp.copy(a.value)
+    Jit(step, vc, donate=True)()
+    assert (a.value.tolist(), b.value.tolist()) == ([3.0, 3.0], [4.0, 4.0])
+
+
+def test_one_value_written_to_two_variables_does_not_break_donation():
+    a, b = StateVar(jnp.ones(2)), StateVar(jnp.zeros(2))
+    step = Jit(lambda: (a.assign(a + 1), b.assign(a)), VarCollection({"a": a, "b": b}), donate=True)
+    for k in (2.0, 3.0, 4.0):
+        step()
+        assert a.value.tolist() == b.value.tolist() == [k, k]
 
 
 def test_a_deleted_array_is_named_with_the_reason():

@@ -8,12 +8,13 @@ import dataclasses
 import pickle
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optimkit import Jit, Module, ModuleDict, ModuleList, StateVar, TrainRef, TrainVar, VarCollection
-from optimkit.errors import OptimkitError, StructureError
+from optimkit.errors import OptimkitError, StructureError, VariableError
 from tests.shell import unchanged
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
@@ -87,6 +88,20 @@ def test_shared_modules_have_all_their_names_and_one_buffer_each():
         "(Tied).refs(ModuleList)[0]",
     ]  # fmt: skip
     assert len(net.vars().tensors()) == 2
+
+
+@pytest.mark.parametrize("array", [jnp.ones(2), np.ones(2)], ids=["jax", "numpy"])
+def test_an_array_does_not_take_the_place_of_a_variable(array):
+    net = Dense()
+    with pytest.raises(VariableError, match=r"(?s)^Dense.b: an array would take the place.*b.assign\(x\)"):
+        net.b = array
+    with pytest.raises(VariableError, match=r"v \+= x would put an array"):
+        net.b += 1
+    assert len(net.vars()) == 2
+    net.b = None
+    net.b = array
+    net.b = TrainVar(array)
+    assert len(net.vars()) == 2
 
 
 class Slotted(Module):

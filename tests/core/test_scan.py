@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optimkit import GradValues, Jit, Module, RandomState, Scan, StateVar, TrainRef, TrainVar, VarCollection
+from optimkit import GradValues, Jit, Module, RandomState, Scan, StateVar, TrainRef, TrainVar, VarCollection, Vectorize
 from optimkit.errors import DTypeError, StructureError, TraceMutationError
 from tests.shell import Counted, unchanged
 
@@ -153,6 +153,17 @@ def test_a_variable_that_is_not_listed_cannot_be_written():
     vc = VarCollection({"s": s, "other": other})
     with unchanged(vc), pytest.raises(TraceMutationError, match="'other' is written"):
         Scan(lambda x: other.assign(x), VarCollection({"s": s}))(jnp.ones(3))
+
+
+def test_what_is_only_read_is_not_written():
+    w, s = TrainVar(jnp.float32(0.1)), StateVar(7)
+    vc = VarCollection({"w": w, "s": s})
+    scan = Scan(lambda x: w * x * s, vc)
+    (main,) = (line for line in Jit(scan).lower(jnp.ones(3)).as_text().splitlines() if "public @main" in line)
+    assert main.split("->")[1].count("tensor<") == 1
+    with unchanged(vc):
+        scan(jnp.ones(3))
+        Vectorize(scan)(jnp.ones((3, 2)))  # would take the mean of three copies of 0.1, and of an integer
 
 
 def test_donation_updates_in_place():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,29 @@ def test_a_bitwise_operator_is_the_arrays_on_either_side(op, other):
 def test_a_unary_operator_is_the_arrays(op):
     array = I if op is operator.invert else A
     same(op(StateVar(array)), op(array))
+
+
+IN_PLACE = {
+    "+": operator.iadd, "-": operator.isub, "*": operator.imul, "/": operator.itruediv, "//": operator.ifloordiv,
+    "%": operator.imod, "**": operator.ipow, "@": operator.imatmul, "&": operator.iand, "|": operator.ior,
+    "^": operator.ixor, "<<": operator.ilshift, ">>": operator.irshift,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sign", "op"), IN_PLACE.items())
+@pytest.mark.parametrize("kind", [TrainVar, StateVar])
+def test_an_operator_in_place_would_lose_the_variable_and_raises_with_the_fix(kind, sign, op):
+    v = kind(I)
+    VarCollection({"steps": v})
+    with pytest.raises(VariableError, match=rf"(?s)'steps'.*{re.escape(f'v.value {sign}= x')}"):
+        op(v, 2)
+    same(v.value, I)
+
+
+def test_a_variable_on_the_right_of_an_operator_in_place_is_its_array():
+    y = A
+    y += TrainVar(A)
+    same(y, A + A)
 
 
 def test_a_numpy_array_on_the_left_does_not_pull_a_traced_variable_out_of_its_trace():
@@ -305,6 +329,17 @@ def test_no_variable_is_weakly_typed(make, value):
     assert not v.value.weak_type
     v.assign(jnp.asarray(3.0))
     assert not v.value.weak_type
+
+
+def test_in_64_bits_a_variable_keeps_the_dtype_it_has():
+    with jax.enable_x64(True):
+        wide, narrow = StateVar(np.ones(2)), StateVar(jnp.ones(2, jnp.float32))
+        assert (wide.dtype, narrow.dtype, StateVar(1.0).dtype) == (jnp.float64, jnp.float32, jnp.float64)
+        narrow.value = narrow * 2.0
+        wide.value = wide + narrow
+        with pytest.raises(DTypeError, match=r"(?s)float32\[2\].*float64\[2\]"):
+            narrow.value = narrow + wide
+    assert narrow.value.tolist() == [2.0, 2.0]
 
 
 def test_a_list_is_taken_as_an_array():

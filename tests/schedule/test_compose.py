@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from optimkit import schedule as schedules
-from optimkit.schedule import SGDR, Constant, Cosine, Interpolated, Join, Linear, Warmup, WarmupCosine, WarmupStableDecay
+from optimkit.schedule import (
+    SGDR,
+    Constant,
+    Cosine,
+    Interpolated,
+    Join,
+    Linear,
+    Warmup,
+    WarmupCosine,
+    WarmupStableDecay,
+)
 
 from .cases import EPS, FORMULAS
 

@@ -91,7 +91,8 @@ def test_joint_is_continuous(schedule, boundary, slope):
     assert abs(after - at) <= slope
 
 
-REALS = st.floats(-1e3, 1e3, width=32, allow_subnormal=False)  # XLA flushes subnormals to zero
+# XLA flushes subnormals to zero; from 1e-20 on, no difference, part or quotient below is one
+REALS = st.floats(-1e3, 1e3, width=32).map(lambda x: x if abs(x) >= 1e-20 else 0.0)
 COUNTS = st.one_of(st.integers(1, 100), st.integers(1, LAST))
 SHORT = st.one_of(st.integers(1, 100), st.integers(1, 2**30))
 SMOOTH = st.sampled_from(["linear", "cosine"])
@@ -179,16 +180,20 @@ def test_float32_is_float64_to_rounding(cls, data, seed):
     draw, ends, marks = DRAWN[cls]
     schedule = data.draw(draw)
     exact, rounded = evaluated(schedule, steps_around(marks(schedule), seed))
-    # relative to the largest end: 2 eps for each of weight, difference, product and sum, and 4 for a power up to 8
-    np.testing.assert_allclose(rounded, exact, rtol=0, atol=12 * EPS * max(map(abs, ends(schedule))))
+    # A part of the way is off by 1.5 eps (three roundings), which a power or a half wave multiplies by the power or by
+    # pi / 2, and its shape by 2.6 eps. That acts on twice the largest end; the sum adds 2. SGDR's peak is a way, too.
+    weight = 1.5 * max(getattr(schedule, "power", 1.0), np.pi / 2) + 2.6
+    ways = 2 if cls is SGDR else 1
+    allowed = ways * (2 * weight + 2) * EPS * max(map(abs, ends(schedule)))
+    np.testing.assert_allclose(rounded, exact, rtol=0, atol=allowed)
 
 
 @given(schedule=DRAWN[Linear][0] | interpolated(st.just("linear")), seed=SEEDS)
 def test_lines_are_monotone_to_the_last_bit(schedule, seed):
     _, ends, marks = DRAWN[type(schedule)]
-    t = steps_around(marks(schedule), seed)
+    t, lines = steps_around(marks(schedule), seed), list(itertools.pairwise(ends(schedule)))
     for values in evaluated(schedule, t):
-        for (begin, end), (start, stop) in zip(pieces(marks(schedule)), itertools.pairwise(ends(schedule)), strict=False):
+        for (begin, end), (start, stop) in zip(pieces(marks(schedule)), lines, strict=True):
             piece = values[(begin <= t) & (t <= end)]
             assert np.all(np.diff(piece) * (1 if stop >= start else -1) >= 0)
 
