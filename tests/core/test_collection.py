@@ -287,14 +287,14 @@ def test_nested_swaps_of_any_variables_unwind_to_the_start(names, fails):
 def test_ten_thousand_variables_cost_ten_times_a_thousand():
     def seconds(n):
         variables = [StateVar(x) for x in np.ones(n, np.float32)]
-        start = time.perf_counter()
+        start = time.process_time()
         vc = VarCollection((f"v{i}", v) for i, v in enumerate(variables))
         both = (vc + {"again": variables[0]}).rename(lambda name: "x." + name).subset(StateVar)
         both.assign(both.tensors())
         with both.swapped(both.tensors()), both.restored_on_error():
             both.unique()
         str(both)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(100)
     small = min(seconds(1000) for _ in range(3))

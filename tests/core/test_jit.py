@@ -466,13 +466,13 @@ def test_tracing_and_storing_many_variables_takes_linear_time():
                 ref.value = ref.value * 2
 
         jit = Jit(step, vc + refs)
-        start = time.perf_counter()
+        start = time.process_time()
         jit.lower()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(50)
     small = min(seconds(250) for _ in range(3))
-    large = seconds(2000)
+    large = min(seconds(2000) for _ in range(2))
     assert large < 8 * 3 * small, f"{small:.3f} s for 250 variables, {large:.3f} s for 2000"
 
 
