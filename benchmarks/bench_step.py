@@ -13,6 +13,7 @@ The table goes to stdout, and with the JSON file beside it to benchmarks/results
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import functools
 import json
@@ -20,13 +21,14 @@ import os
 import platform
 import shlex
 import sys
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from measure import alternate, compiles, enough, ratio, summary
+from measure import Remote, alternate, compiles, enough, ratio, seconds, summary
 from variants import VARIANTS, HandWritten, Optimkit, Variant, available, gradients
 
 import optimkit
@@ -52,56 +54,83 @@ def progress(text: str) -> None:
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
+class Calls:
+    """One variant with its gradients; it lives in a process of its own."""
+
+    def __init__(self, kind: type[Variant], n: int):
+        self.grads, self.variant, self.count = gradients(n), kind(n), {}
+        self.variant.loop(self.grads, 3, blocking=True)
+
+    def params(self) -> np.ndarray:
+        return np.stack([np.asarray(p) for p in self.variant.params()])
+
+    def prepare(self, mode: str, least: float) -> None:
+        """Choose how many steps one measurement takes."""
+        self.count[mode] = enough(functools.partial(self.loop, mode), least)
+
+    def measure(self, mode: str) -> float:
+        """Return seconds per step."""
+        return seconds(functools.partial(self.loop, mode), self.count[mode]) / self.count[mode]
+
+    def loop(self, mode: str, steps: int) -> None:
+        self.variant.loop(self.grads, steps, blocking=mode == "blocking")
+
+
 def measure_calls(n: int, rounds: int, repeats: int, least: float) -> dict[str, Any]:
     """Return times per step, and ratios to the hand-written one, for each way of calling.
 
-    Where arrays happen to lie in memory changes a time by several percent, and who is made first gets the better
-    places. So each round makes all variants anew, starting with another one.
+    Where arrays happen to lie in memory changes a time by several percent, and by more where there are many of them.
+    It is drawn when a process starts, so there are more rounds, each with new processes, than repeats.
     """
-    grads, kinds = gradients(n), list(available())
-    times: dict[str, dict[str, list[float]]] = {mode: {kind.label: [] for kind in kinds} for mode in MODES}
+    times: dict[str, dict[str, list[float]]] = {mode: defaultdict(list) for mode in MODES}
     for i in range(rounds):
-        variants: dict[str, Variant] = {}
-        for kind in kinds[i % len(kinds) :] + kinds[: i % len(kinds)]:
-            progress(f"{n} variables, round {i + 1} of {rounds}: compiling {kind.label}")
-            variants[kind.label] = kind(n)
-            variants[kind.label].loop(grads, 3, blocking=True)
-        check_agreement(variants)
-        for mode in MODES:
-            progress(f"{n} variables, round {i + 1} of {rounds}: measuring, {mode}")
-            blocking = mode == "blocking"
-            loops = {
-                kind.label: functools.partial(variants[kind.label].loop, grads, blocking=blocking) for kind in kinds
-            }
-            counts = {label: enough(loop, least) for label, loop in loops.items()}
-            for label, found in alternate(loops, counts, repeats).items():
-                times[mode][label] += found
+        with contextlib.ExitStack() as stack:
+            progress(f"{n} variables, round {i + 1} of {rounds}: compiling")
+            calls = {kind.label: stack.enter_context(Remote(Calls, kind, n)) for kind in available()}
+            check_agreement({label: remote.call(Calls.params) for label, remote in calls.items()})
+            for mode in MODES:
+                progress(f"{n} variables, round {i + 1} of {rounds}: measuring, {mode}")
+                for remote in calls.values():
+                    remote.call(Calls.prepare, mode, least)
+                runs = {label: functools.partial(r.call, Calls.measure, mode) for label, r in calls.items()}
+                for label, found in alternate(runs, repeats).items():
+                    times[mode][label] += found
     return {mode: compared(times[mode]) for mode in MODES}
 
 
-def check_agreement(variants: dict[str, Variant]) -> None:
+def check_agreement(params: dict[str, np.ndarray]) -> None:
     """Raise unless all variants have made the same three steps: a benchmark of different work says nothing."""
-    expected = np.stack([np.asarray(p) for p in variants[HandWritten.label].params()])
-    for label, variant in variants.items():
+    for label, p in params.items():
         # The hand-written 1 - beta**t cancels in float32: at beta = 0.999 that is 1e-5 of a step of 1e-3.
-        np.testing.assert_allclose(np.stack([np.asarray(p) for p in variant.params()]), expected, 1e-6, err_msg=label)
+        np.testing.assert_allclose(p, params[HandWritten.label], 1e-6, err_msg=label)
 
 
-def measure_tracing(n: int, repeats: int) -> dict[str, Any]:
+def measure_tracing(n: int, rounds: int, repeats: int) -> dict[str, Any]:
     """Return the times to trace and lower a step that has not been traced yet."""
-    grads = gradients(n)
+    times: dict[str, list[float]] = defaultdict(list)
     kinds = [kind for kind in available() if kind.lower is not Variant.lower]
+    for i in range(rounds):
+        progress(f"{n} variables, round {i + 1} of {rounds}: tracing")
+        with contextlib.ExitStack() as stack:
+            traces = {kind.label: stack.enter_context(Remote(Traces, kind, n, repeats)) for kind in kinds}
+            runs = {label: functools.partial(r.call, Traces.measure) for label, r in traces.items()}
+            for label, found in alternate(runs, repeats).items():
+                times[label] += found
+    return compared(times)
 
-    def lower(made: list[Variant], count: int) -> None:
-        for _ in range(count):
-            made.pop().lower(grads)
 
-    # JAX remembers what it has traced, so each repeat lowers a step of its own, made outside the measured time.
-    loops = {kind.label: functools.partial(lower, [kind(n) for _ in range(repeats + 1)]) for kind in kinds}
-    progress(f"{n} variables: tracing")
-    for loop in loops.values():
-        loop(1)  # the first one also traces functions of jax.numpy, which all share
-    return compared(alternate(loops, dict.fromkeys(loops, 1), repeats))
+class Traces:
+    """Steps of one variant that have not been traced; it lives in a process of its own."""
+
+    def __init__(self, kind: type[Variant], n: int, repeats: int):
+        self.grads = gradients(n)
+        # JAX remembers what it has traced, so each repeat lowers a step of its own, made outside the measured time.
+        self.made = [kind(n) for _ in range(repeats + 1)]
+        self.measure()  # the first one also traces functions of jax.numpy, which all steps share
+
+    def measure(self) -> float:
+        """Return the seconds that it takes to trace and lower one."""
+        return seconds(lambda _: self.made.pop().lower(self.grads), 1)
 
 
 def compared(times: dict[str, list[float]]) -> dict[str, Any]:
@@ -176,8 +205,9 @@ def report(result: dict[str, Any]) -> str:
         f"- {env['cpu']}, {env['cores']} cores, {env['system']}; load before, between and after: "
         f"{', '.join(map(str, env['load']))} (this process alone makes 1 to {env['cores']})",
         f"- {versions}; device {env['device']}",
-        f"- {method['rounds']} rounds, in each of which all are made anew, of {method['repeats']} alternating repeats "
-        f"of at least {1000 * method['least']:.0f} ms each; parameters are float32{list(method['shape'])}",
+        f"- each row in a process of its own; {method['rounds']} rounds, each with new processes, of "
+        f"{method['repeats']} alternating repeats of at least {1000 * method['least']:.0f} ms each; "
+        f"parameters are float32{list(method['shape'])}",
         "- us, ms: median time of a step. ratio: median over the repeats of the ratio to the hand-written step "
         "of the same repeat [quartiles].",
         *[f"- {row}: left out, {package} is not installed (the `bench` extra)" for row, package in missing()],
@@ -245,7 +275,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--trace-size", type=int, default=400, help="number of variables of the traced step")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="results; FILE.md gets the table")
     args = parser.parse_args(arguments)
-    rounds, repeats, least, steps = (1, 5, 0.02, 100) if args.quick else (3, 7, 0.06, 100)
+    rounds, repeats, least, steps = (1, 5, 0.02, 100) if args.quick else (7, 3, 0.06, 100)
     result: dict[str, Any] = {
         "environment": environment(arguments),
         "method": {
@@ -258,8 +288,7 @@ def main(arguments: list[str]) -> None:
     }
     for row, package in missing():
         progress(f"{row}: left out, {package} is not installed (the bench extra has it)")
-    # Tracing first: the garbage of large models slows the collector, and with it everything that allocates.
-    result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, rounds * repeats)}
+    result["tracing"] = {args.trace_size: measure_tracing(args.trace_size, rounds, repeats)}
     result["compiles"] = measure_compiles(steps)
     result["calls"] = {}
     for n in map(int, args.sizes.split(",")):

@@ -43,7 +43,7 @@ def labels(result: dict) -> set[str]:
 
 def test_the_benchmark_runs_without_its_peers_and_says_which_rows_are_left_out(tmp_path):
     result, page, process = bench(tmp_path, hide=["optax", "flax"])
-    assert labels(result) == {"hand-written jax.jit", "optimkit.Jit, optimizer.Adam"}
+    assert labels(result) == {"hand-written jax.jit", "the same, again", "optimkit.Jit, optimizer.Adam"}
     for row in ("optax.scale_by_adam, jax.jit", "nnx.jit, nnx.Optimizer", "nnx.jit, nnx.cached_partial"):
         assert f"{row}: left out" in page
         assert f"{row}: left out" in process.stderr
@@ -54,10 +54,11 @@ def test_the_benchmark_runs_without_its_peers_and_says_which_rows_are_left_out(t
     assert result["environment"]["command"] in page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(PEERS) < 2, reason="optax and flax are not installed (the bench extra)")
 def test_with_its_peers_the_benchmark_compares_all_of_them_in_both_ways_of_calling(tmp_path):
     result, page, _ = bench(tmp_path, hide=[])
-    assert len(labels(result)) == 5 and "left out" not in page
+    assert len(labels(result)) == 6 and "left out" not in page
     for modes in result["calls"].values():
         assert list(modes) == ["free-running", "blocking"]
         for rows in modes.values():

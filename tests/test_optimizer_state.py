@@ -252,6 +252,19 @@ def test_a_learning_rate_of_the_constructor_is_assigned_without_a_new_compile():
     assert opt.vars()["(SGD).lr"].value == 2.0
 
 
+def test_a_learning_rate_is_assigned_from_a_variable_inside_a_step():
+    vc, lr = two_params(), StateVar(0.25)
+    opt = optimizer.SGD(vc, lr=1.0)
+
+    def step(grads):
+        opt.lr = lr
+        opt.step(grads)
+
+    Jit(step, vc + opt.vars() + VarCollection({"lr": lr}))(two_grads())
+    close(vc["b"].value, 0.25 - 0.25 * 0.75)
+    assert opt.lr == 0.25
+
+
 def test_the_learning_rate_of_a_call_beats_that_of_the_constructor():
     vc = two_params()
     opt = optimizer.SGD(vc, lr=0.5)

@@ -23,6 +23,7 @@ from optimkit.testing import check_oracle, streams
 from optimkit.testing.compare import require_close
 from optimkit.testing.hyperparameters import TOLERANCE
 from optimkit.testing.oracle import rounded, values_by_name
+from optimkit.testing.runner import inputs
 
 from .rule_table import RULES
 
@@ -58,7 +59,7 @@ def hundred_steps(rule, params, state, grads):
 
     def body(carry, xs):
         (params, state), (grads, lr) = carry, xs
-        delta, state = rule.update(Step(grads, params, lr), state)
+        delta, state = rule.update(Step(grads, params, lr, **inputs(rule, grads, params)), state)
         params = displace(params, delta)
         return (params, state), params
 

@@ -47,6 +47,8 @@ class Step:
         lr: the learning rate, a scalar; -1 asks for a direction.
         value: the loss at ``params``, for rules with ``needs = ("value",)``.
         grad_fn: a function from parameters to gradients, for rules with ``needs = ("grad_fn",)``.
+        value_and_grad_fn: a function from parameters to the loss and the gradients, a pair, for rules with ``needs =
+            ("value_and_grad_fn",)``. What is not used of the pair is not computed in a compiled program.
         key: a random key.
     """
 
@@ -55,6 +57,7 @@ class Step:
     lr: Any
     value: Any = None
     grad_fn: Callable[[Tree], Tree] | None = None
+    value_and_grad_fn: Callable[[Tree], tuple[Any, Tree]] | None = None
     key: Any = None
 
     def replace(self, **changes: Any) -> Step:
@@ -238,10 +241,15 @@ class LeafRule(Rule):
     def _stored_dtype(self, x: jax.Array, dtype: Any) -> Any:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x.dtype
-        if self.slot_dtype is not None and jax.dtypes.canonicalize_dtype(self.slot_dtype) != self.slot_dtype:
-            raise DTypeError(message(type(self).__name__, "slot_dtype='float64' needs 64-bit mode.", None, None,
+        return dtype if self.slot_dtype is None else self._dtype("slot_dtype")
+
+    def _dtype(self, name: str) -> Any:
+        """Return the dtype that a hyperparameter names, or raise where JAX would silently take another one."""
+        value = getattr(self, name)
+        if jax.dtypes.canonicalize_dtype(value) != value:
+            raise DTypeError(message(type(self).__name__, f"{name}={value!r} needs 64-bit mode.", None, None,
                                      'jax.config.update("jax_enable_x64", True)'))  # fmt: skip
-        return dtype if self.slot_dtype is None else jnp.dtype(self.slot_dtype)
+        return jnp.dtype(value)
 
     def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
         """Apply ``update_leaf`` to each parameter."""

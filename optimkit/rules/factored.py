@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from optimkit.hyper import hyper
-from optimkit.numerics import cast, norm, safe_divide
+from optimkit.numerics import cast, safe_divide
 from optimkit.rules.base import LeafRule, Slot
+from optimkit.rules.clipping import clipped, rms
 
 Axes = tuple[int, int] | None  # of a matrix in a tensor: the second largest and the largest; None for no matrix
 
@@ -87,7 +87,7 @@ class Adafactor(LeafRule):
     def _init_slot(self, p: jax.Array) -> Slot:
         slot = super()._init_slot(p)
         narrow = "m" in slot and self.momentum_dtype is not None
-        return slot | {"m": cast(slot["m"], jnp.dtype(self.momentum_dtype))} if narrow else slot
+        return slot | {"m": cast(slot["m"], self._dtype("momentum_dtype"))} if narrow else slot
 
     def _axes(self, p: jax.Array) -> Axes:
         return matrix_axes(p.shape, self.min_dim_size_to_factor) if self.factored else None
@@ -96,14 +96,17 @@ class Adafactor(LeafRule):
         """Return the displacement, the second moments, and ``m`` where it is used."""
         axes, weight = self._axes(p), jnp.maximum(t - self.step_offset, 1.0) ** -self.decay_rate
         new = means("v", g**2 + self.eps1, slot, weight, axes)
-        step = lr * clipped(normalised(g, "v", new, axes), self.clipping_threshold)
+        direction, decay = clipped(normalised(g, "v", new, axes), self.clipping_threshold), self.weight_decay * p
         if self.relative_step:
-            step = step * jnp.minimum(1e-2, 1 / jnp.sqrt(t))
+            direction = direction * jnp.minimum(1e-2, 1 / jnp.sqrt(t))
         if self.multiply_by_parameter_scale:
-            step = step * jnp.maximum(rms(p), self.eps2)
+            direction = direction * jnp.maximum(rms(p), self.eps2)
+        if self.chainable:
+            return -lr * (direction + decay), new
+        step = lr * direction
         if self.momentum is not None:
             step = new["m"] = self.momentum * slot["m"] + (1 - self.momentum) * step
-        return -step - (self.weight_decay if self.independent_decay else lr * self.weight_decay) * p, new
+        return -step - (decay if self.independent_decay else lr * decay), new
 
 
 class CAME(LeafRule):
@@ -211,13 +214,3 @@ def normalised(x: jax.Array, name: str, slot: Slot, axes: Axes) -> jax.Array:
     row, col = jnp.expand_dims(slot[f"{name}_row"], largest), jnp.expand_dims(slot[f"{name}_col"], second)
     mean = jnp.mean(row, second, keepdims=True)
     return safe_divide(x, jnp.sqrt(row)) * safe_divide(jnp.sqrt(mean), jnp.sqrt(col))
-
-
-def clipped(u: jax.Array, threshold: Any) -> jax.Array:
-    """Return ``u / max(1, RMS(u) / threshold)``."""
-    return u / jnp.maximum(1.0, rms(u) / threshold)
-
-
-def rms(x: jax.Array) -> jax.Array:
-    """Return the root of the mean square of all elements, 0 for none."""
-    return norm(x) / math.sqrt(max(x.size, 1))

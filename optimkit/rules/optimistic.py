@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam
 from optimkit.rules.base import LeafRule, Rule, Slot, Step, Tree
 from optimkit.rules.compose import Chain, Composed
+from optimkit.rules.gradients import AddNoise
 
 
 class OptimisticGradient(LeafRule):
@@ -90,8 +90,8 @@ class OptimisticAdam(Composed, Adam):
         return Chain(self.part(Adam), self.part(OptimisticGradient))
 
 
-class NoisySGD(Rule):
-    """Gradient descent with Gaussian noise on the gradient that fades with time.
+class NoisySGD(AddNoise):
+    """Gradient descent with Gaussian noise on the gradient that fades with time: the stage :class:`AddNoise` by itself.
 
     ::
 
@@ -99,11 +99,9 @@ class NoisySGD(Rule):
 
     For very deep or badly initialised networks, and to leave flat regions. Memory: none.
 
-    State: ``key``, uint32[2], from ``jax.random.PRNGKey(seed)``; ``t``, int32. The key is split at each step. The noise
-    of a parameter depends on the key and on the parameter's name, so that groups with the same seed share none, and
-    what other parameters there are does not matter. It is drawn in float32, whatever the dtype.
+    State: that of :class:`AddNoise`.
 
-    Deviations: none; the paper counts steps from 0 and writes 1 + t. ``eta`` is a variance, 0.01, 0.3 or 1.0 there.
+    Deviations: those of :class:`AddNoise`.
 
     Reference: Neelakantan et al. 2015, Adding Gradient Noise Improves Learning for Very Deep Networks, section 3.
     arXiv:1511.06807.
@@ -115,29 +113,6 @@ class NoisySGD(Rule):
         >>> apply({"w": jnp.ones(2)}, init(params), params)[1]["w"]
         Array([-0.1, -0.1], dtype=float32)
     """
-
-    reference = "Neelakantan et al. 2015, section 3. arXiv:1511.06807"
-    eta: float = hyper(0.01, "[0, inf)", "variance of the noise at the first step")
-    gamma: float = hyper(0.55, "[0, inf)", "exponent of its decay")
-    seed: int = hyper(0, "int [0, 4294967295]", "seed of the random key")
-
-    def init(self, params: Tree) -> Tree:
-        """Return the random key and the counter."""
-        return {"t": jnp.zeros((), jnp.int32), "key": jax.random.PRNGKey(self.seed)}
-
-    def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
-        """Return the noisy gradients, times ``-lr``, and the next key."""
-        t = numerics.count_up(state["t"])
-        key, own = jax.random.split(state["key"])
-        sigma = jnp.sqrt(self.eta * t.astype(jnp.float32) ** -self.gamma)
-        names, params, structure = tree.names_and_leaves(step.params)
-
-        def moved(name: str, p: jax.Array, g: jax.Array) -> jax.Array:
-            noise = jax.random.normal(jax.random.fold_in(own, zlib.crc32(name.encode())), p.shape, jnp.float32)
-            return -step.lr * (numerics.cast(g, numerics.compute_dtype(p.dtype)) + sigma * noise)
-
-        deltas = map(moved, names, params, structure.flatten_up_to(step.grads))
-        return structure.unflatten(deltas), {"t": t, "key": key}
 
 
 class PolyakSGD(Rule):
@@ -189,9 +164,10 @@ class PolyakSGD(Rule):
         # γ ‖g‖, which multiplies a unit vector: the square of a norm under- or overflows.
         length = numerics.safe_divide(gap, norm + numerics.safe_divide(self.eps, norm))
         longest = jnp.where(norm > 0, self.max_step * norm, 0.0)  # max_step may be inf
-        length = step.lr * self.scaling * jnp.minimum(length, longest)
+        length = self.scaling * jnp.minimum(length, longest)
 
         def moved(g: jax.Array) -> jax.Array:
-            return -length * numerics.safe_divide(numerics.cast(g, numerics.compute_dtype(g.dtype)), norm)
+            unit = numerics.safe_divide(numerics.cast(g, numerics.compute_dtype(g.dtype)), norm)
+            return -step.lr * (length * unit)
 
         return jax.tree.map(moved, step.grads), state

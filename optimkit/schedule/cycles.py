@@ -37,8 +37,8 @@ class OneCycle(Schedule):
 
     Monotone in each phase: lines to the last bit, half waves to rounding.
 
-    Deviations: PyTorch's ``OneCycleLR`` reaches ``peak`` and the end one step earlier. optax's
-    ``cosine_onecycle_schedule``, and its ``linear_onecycle_schedule`` with ``fall=0.55``, round r down.
+    Deviations: PyTorch's ``OneCycleLR`` reaches ``peak`` and the end one step earlier. optax rounds r down; else the
+    default is its ``cosine_onecycle_schedule``, and ``fall=0.55, shape="linear"`` its ``linear_onecycle_schedule``.
 
     Raises:
         HyperparameterError: also if ``rise`` and ``fall`` leave no part for the end, or a phase has no step.

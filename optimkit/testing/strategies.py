@@ -51,7 +51,7 @@ def rules_of(rule_type: type[Rule]) -> SearchStrategy[Rule]:
     """Return a strategy of rules of a type, each hyperparameter drawn from its declared domain."""
     from hypothesis import strategies as st
 
-    fields = {name: f for name, f in hyperparameters(rule_type).items() if name != "slot_dtype"}
+    fields = {name: f for name, f in hyperparameters(rule_type).items() if not name.endswith("dtype")}
     return st.builds(rule_type, **{name: hyperparameter_values(f) for name, f in fields.items()})
 
 

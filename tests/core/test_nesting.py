@@ -126,6 +126,24 @@ def test_an_inner_derivative_must_list_what_it_writes_though_the_outer_does(inne
         outer(f, vc)(X if outer is Scan else X[0])
 
 
+@pytest.mark.parametrize("name", ["flat", "jit", "jit_donate_in_jit", "gradients_of_jit", "jit_of_scan", "vectorize"])
+def test_no_tracer_is_kept_anywhere_as_jax_itself_finds(name):
+    net = Net()
+    output, grad, _ = flat(net)
+    with jax.checking_leaks():
+        close(wrappings(net, net.vars())[name](X[0]), ([grad], [output]))
+    wrote_once(net)
+
+
+@pytest.mark.parametrize("name", ["jit", "jit_donate_in_jit", "gradients_of_jit", "jit_of_scan", "scan_of_jit"])
+def test_with_compilation_disabled_the_numbers_are_the_same(name):
+    net = Net()
+    output, grad, _ = flat(net)
+    with jax.disable_jit():
+        close(wrappings(net, net.vars())[name](X[0]), ([grad], [output]))
+    wrote_once(net)
+
+
 # --- JAX's around ours ------------------------------------------------------------------------------------------------
 
 

@@ -211,6 +211,7 @@ def test_pieces_are_monotone_to_rounding(cls, data, seed):
     schedule = data.draw(draw)
     t = steps_around(marks(schedule), seed)
     for values, eps in zip(evaluated(schedule, t), (EPS64, EPS), strict=True):
+        # roundings keep an order; what may break it is a power or a sine, by 1 eps each on twice the largest end, twice
         allowed = 4 * eps * max(map(abs, ends(schedule)))
         for begin, end in pieces([*marks(schedule), LAST] if cls is not SGDR else marks(schedule)):
             change = np.diff(values[(begin <= t) & (t < end)])  # a restart of SGDR is a jump at the end
