@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.errors import DTypeError, MissingInputError, StructureError, describe, message
+from optimkit.errors import DTypeError, HyperparameterError, MissingInputError, StructureError, describe, message
 from optimkit.hyper import check_lr
+from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Step, Tree, check_rule_type, displace
 from optimkit.tree import names_and_leaves
 
@@ -21,8 +22,25 @@ class Pure(NamedTuple):
     init: Callable[[Tree], Tree]
     apply: Callable[..., tuple[Tree, Tree]]
 
+    def advance_only(self, grads: Tree, state: Tree, params: Tree, **inputs: Any) -> Tree:
+        """Return the state after a step whose displacement is thrown away: the rule has seen these gradients.
 
-def pure(rule: Rule, lr: Any) -> Pure:
+        With ``apply(..., advance=False)``, it parts a step in two, as federated algorithms do: clients move with the
+        state that the server sent, and the server advances it once, with everybody's gradients (Mime, Karimireddy et
+        al. 2020, arXiv:2008.03606).
+
+        Example:
+            >>> from optimkit import rules
+            >>> momentum, params = pure(rules.Momentum(0.5), lr=0.1), {"w": jnp.zeros(1)}
+            >>> state = momentum.advance_only({"w": jnp.ones(1)}, momentum.init(params), params)
+            >>> unchanged, params = momentum.apply({"w": jnp.ones(1)}, state, params, advance=False)
+            >>> params["w"], unchanged is state
+            (Array([-0.15], dtype=float32), True)
+        """
+        return self.apply(grads, state, params, **inputs)[0]
+
+
+def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] | None = None) -> Pure:
     """Return a rule as two pure functions, in fedjax's order of arguments.
 
     ``init(params)`` returns the state; ``apply(grads, state, params)`` returns the next state and the new parameters.
@@ -32,12 +50,14 @@ def pure(rule: Rule, lr: Any) -> Pure:
     Args:
         rule: the algorithm.
         lr: the learning rate: a number, or a function of the step (from 0) such as a schedule.
+        schedules: functions of the step for other hyperparameters, by name.
 
-    ``apply`` also takes what the rule needs (``value=``, ``grad_fn=``, ``key=``) and ``lr=`` in place of the one given
-    here.
+    With ``advance=False``, ``apply`` returns the state as it was; see also :meth:`Pure.advance_only`. It
+    also takes what the rule needs (``value=``, ``grad_fn=``, ``value_and_grad_fn=``, ``key=``) and ``lr=`` in
+    place of the one given here.
 
     Raises:
-        HyperparameterError: the learning rate is negative, NaN or not a scalar.
+        HyperparameterError: the learning rate is negative, NaN or not a scalar; no hyperparameter has a name.
         StructureError: gradients do not fit the parameters (by ``apply``).
         DTypeError: parameters that are not of floating point.
 
@@ -54,26 +74,43 @@ def pure(rule: Rule, lr: Any) -> Pure:
     if not callable(lr):
         check_lr("pure", lr)
     where = f"pure({type(rule).__name__})"
+    followed = scheduled(where, rule, schedules)
+    timed = callable(lr) or bool(followed)
 
     def init(params: Tree) -> Tree:
         check_params(where, *names_and_leaves(params)[:2])
         state = rule.init(params)
-        return {"clock": jnp.zeros((), jnp.int32), "rule": state} if callable(lr) else state
+        return {"clock": jnp.zeros((), jnp.int32), "rule": state} if timed else state
 
-    def apply(grads: Tree, state: Tree, params: Tree, *, lr: Any = None, **inputs: Any) -> tuple[Tree, Tree]:
-        clock = state["clock"] if callable(schedule) else None
+    def apply(
+        grads: Tree, state: Tree, params: Tree, *, lr: Any = None, advance: bool = True, **inputs: Any
+    ) -> tuple[Tree, Tree]:
+        clock = state["clock"] if timed else None
         if lr is None:
             lr = schedule(clock) if callable(schedule) else schedule
         check_lr(where, lr)
         grads = check_grads(where, grads, params)
         check_needs(where, rule, inputs)
+        now = lookup.override(where, rule, {name: follow(clock) for name, follow in followed.items()})
         inner = state if clock is None else state["rule"]
-        delta, inner = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), inner)
-        state = inner if clock is None else {"clock": numerics.count_up(clock), "rule": inner}
+        delta, inner = now.update(Step(grads, params, as_scalar(lr, params), **inputs), inner)
+        if advance:
+            state = inner if clock is None else {"clock": numerics.count_up(clock), "rule": inner}
         return state, displace(params, delta)
 
     schedule = lr
     return Pure(init, apply)
+
+
+def scheduled(where: str, rule: Rule, schedules: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return schedules of hyperparameters by name, or raise where a name is unknown or a first value out of range."""
+    for name, follow in dict(schedules or {}).items():
+        if not callable(follow):
+            raise HyperparameterError(message(where, f"the schedule of {name!r} is not a function of the step.", None,
+                                              repr(follow), f"Give a number to the rule: {name}={follow!r}."
+                                              ))  # fmt: skip
+        lookup.override(where, rule, {name: follow(0)})
+    return dict(schedules or {})
 
 
 def as_scalar(lr: Any, params: Tree) -> jax.Array:

@@ -245,3 +245,72 @@ def test_an_input_that_the_rule_needs_is_asked_for():
     with pytest.raises(MissingInputError, match="Valued needs 'value'"):
         apply(params, init(params), params)
     apply(params, init(params), params, value=1.0)
+
+
+# --- a step in two ----------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_does_not_advance_leaves_the_state_and_moves_as_the_whole_step_does():
+    face, params = pure(rules.Adam(), lambda t: 0.1 / (t + 1)), streams.arrays(PARAMS)
+    state, params = steps(face.apply, face.init(params), params)
+    grads = streams.arrays(GRADS[0], jnp.float32)
+    _, expected = face.apply(grads, state, params)
+    unchanged, got = jax.jit(face.apply, static_argnames="advance")(grads, state, params, advance=False)
+    require_identical("Adam", flat(unchanged), flat(state), "the state")
+    require_close("Adam", [flat(got)], [flat(expected)], flat(params), rounding(1))
+
+
+def test_advancing_only_gives_the_state_of_the_whole_step_and_its_clock():
+    face, params = pure(rules.Adam(), lambda t: 0.1 / (t + 1)), streams.arrays(PARAMS)
+    state, grads = face.init(params), streams.arrays(GRADS[0], jnp.float32)
+    advanced, (whole, _) = face.advance_only(grads, state, params), face.apply(grads, state, params)
+    require_identical("Adam", flat(advanced), flat(whole), "the state")
+    assert advanced["clock"] == 1
+
+
+def test_clients_of_mime_move_with_the_servers_momentum_which_advances_once():
+    """Two clients take two steps each with a fixed momentum; by hand: d = 0.5 m + g, and m is the server's."""
+    face, server = pure(rules.Momentum(0.5), 0.1), {"w": jnp.zeros(1)}
+    state = face.advance_only({"w": jnp.array([2.0])}, face.init(server), server)
+    ends = []
+    for g in (1.0, 3.0):
+        params = server
+        for _ in range(2):
+            _, params = face.apply({"w": jnp.array([g])}, state, params, advance=False)
+        ends.append(float(params["w"][0]))
+    np.testing.assert_allclose(ends, [-2 * 0.1 * (0.5 * 2 + 1), -2 * 0.1 * (0.5 * 2 + 3)], rtol=1e-6)
+    state = face.advance_only({"w": jnp.array([2.0])}, state, server)
+    assert state["slots"]["w"]["m"] == 0.5 * 2 + 2
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_hyperparameter_follows_its_schedule_from_step_0_in_one_compilation():
+    traces = []
+
+    def momentum(t):
+        traces.append(t)
+        return 0.5 / (1 + t)
+
+    face, params = pure(rules.Momentum(), 0.1, schedules={"momentum": momentum}), streams.arrays(PARAMS)
+    traces.clear()
+    apply = jax.jit(face.apply)
+    state, got = steps(apply, face.init(params), params)
+    assert len(traces) == 1 and state["clock"] == len(GRADS)
+    m = jax.tree.map(np.zeros_like, PARAMS)
+    expected = {name: np.asarray(p, np.float64) for name, p in PARAMS.items()}
+    for t, g in enumerate(GRADS):
+        m = {name: 0.5 / (1 + t) * m[name] + np.float32(g[name]) for name in m}
+        expected = {name: expected[name] - 0.1 * m[name] for name in m}
+    require_close("Momentum", [flat(got)], [expected], PARAMS, rounding(len(GRADS)))
+
+
+@pytest.mark.parametrize("schedules, says", [
+    ({"beta3": lambda t: 0.5}, "no hyperparameter 'beta3'"),
+    ({"beta1": 0.5}, "the schedule of 'beta1' is not a function"),
+    ({"beta1": lambda t: 1.5}, "'beta1'"),
+])  # fmt: skip
+def test_a_schedule_that_cannot_be_is_refused_at_once(schedules, says):
+    with pytest.raises(HyperparameterError, match=says):
+        pure(rules.Adam(), 0.1, schedules=schedules)

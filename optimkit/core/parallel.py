@@ -44,6 +44,8 @@ class Parallel(Transform):
         (8, 2)
     """
 
+    _made = ("_call", "_mesh")
+
     def __init__(
         self,
         f: Callable[..., Any],
@@ -57,7 +59,10 @@ class Parallel(Transform):
         self._static = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums or ())
         variables = self.vc.unique().values()
         self._random = {i: v for i, v in enumerate(variables) if isinstance(v, RandomState)}
-        self._mesh = Mesh(np.array(jax.local_devices()), (axis_name,))
+        self._make_calls()
+
+    def _make_calls(self) -> None:
+        self._mesh = Mesh(np.array(jax.local_devices()), (self.axis_name,))
         self._call = jax.jit(self._pure, static_argnums=tuple(i + 2 for i in self._static))
 
     def _pure(self, tensors: list[Any], keys: dict[int, Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:

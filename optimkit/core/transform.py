@@ -15,7 +15,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ class Transform(Module):
         StructureError: ``f`` is a plain function and ``vc`` is None.
     """
 
+    _made: ClassVar[tuple[str, ...]] = ()  # attributes that _make_calls makes
+
     def __init__(self, f: Callable[..., Any], vc: VarCollection | None = None):
         if vc is None:
             if not isinstance(f, Module):
@@ -89,6 +91,17 @@ class Transform(Module):
     def __repr__(self) -> str:
         f = self.__wrapped__  # type: ignore[attr-defined]
         return f"{type(self).__name__}({getattr(f, '__name__', type(f).__name__)}, {len(self._buffers)} variables)"
+
+    def _make_calls(self) -> None:
+        """Make what cannot be copied, in the constructor and in a copy."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in self._made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy compiles its own function; the original's would run on the original's variables.
+        vars(self).update(state)
+        self._make_calls()
 
     def _read(self) -> list[Any]:
         return [b.value for b in self._buffers]
@@ -170,6 +183,8 @@ class Jit(Transform):
         Array([4., 4.], dtype=float32)
     """
 
+    _made = ("_call", "_call_swapped")
+
     def __init__(
         self,
         f: Callable[..., Any],
@@ -198,14 +213,6 @@ class Jit(Transform):
             # What another transform, or an average, holds in the variables for a while is not ours to donate; and
             # under a foreign one, where the step is going to be refused, the variables must survive it.
             self._call = jax.jit(self._pure_complete, donate_argnums=(0,), **self._options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_call", "_call_swapped")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copy compiles its own function; the original's would run on the original's variables.
-        vars(self).update(state)
-        self._make_calls()
 
     def _pure(self, tensors: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Written]:
         with self._compiling():

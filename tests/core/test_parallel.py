@@ -1,12 +1,15 @@
 """Parallel: one step on eight devices is one step on the whole batch."""
 
+import copy
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import optimkit
-from optimkit import Parallel, RandomState, StateVar, TrainVar, VarCollection, functional
+from optimkit import Module, Parallel, RandomState, StateVar, TrainVar, VarCollection, functional
 from optimkit.errors import StructureError
 
 N = jax.local_device_count()
@@ -96,3 +99,23 @@ def test_an_exception_leaves_the_variables_as_they_were():
         Parallel(f, VarCollection({"w": w, "key": key}))(jnp.ones(N))
     np.testing.assert_array_equal(w.value, np.ones(3))
     np.testing.assert_array_equal(key.value, before)
+
+
+class Counter(Module):
+    """Sums up what it gets."""
+
+    def __init__(self):
+        self.total = StateVar(jnp.zeros(()))
+
+    def __call__(self, x):
+        self.total.value += functional.parallel.psum(jnp.sum(x))
+        return x
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deep", "pickle"])
+def test_a_copy_has_variables_of_its_own(duplicate):
+    parallel = Parallel(Counter())
+    parallel(jnp.ones(N))
+    other = duplicate(parallel)
+    other(jnp.ones(N))
+    assert [float(p.vars()["(Counter).total"].value) for p in (parallel, other)] == [N, 2 * N]
