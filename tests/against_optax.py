@@ -87,6 +87,8 @@ def trajectory(rule: Rule, problem: Problem, dtype: str) -> list[Flat]:
     """Return where a rule of ours goes."""
 
     def step(grads: Any, further: Any, state: Any, params: Any, t: Any, lr: Any) -> Any:
+        if problem.loss is not None:
+            further = further | {"value_and_grad_fn": jax.value_and_grad(problem.loss)}
         known = {**inputs(rule, grads, params), **further}
         chosen = {need: known[need] for need in rule.needs}
         delta, state = rule.update(Step(grads, params, lr, **chosen), state)
@@ -120,9 +122,3 @@ def oracle_trajectory(oracle: Callable[..., Any], rule: Rule, problem: Problem) 
 def distance(got: Sequence[Flat], expected: Sequence[Flat], problem: Problem) -> float:
     """Return the largest relative distance of two trajectories."""
     return furthest(distances(got, expected, dict(problem.params)))
-
-
-def distance_to_optax(rule: Rule, make: Make, params: Any, lr: Rates = FALLING) -> float:
-    """Return the largest relative distance from optax in float64."""
-    problem = Problem(params, lr)
-    return distance(trajectory(rule, problem, "float64"), optax_trajectory(make, problem, "float64"), problem)

@@ -15,7 +15,7 @@ from optimkit import rules
 from optimkit.rules import lookup
 
 from . import oracles
-from .rule_rows import accumulators, adam_variants
+from .rule_rows import accumulators, adam_variants, lbfgs, stages, wrappers
 
 Draw = tuple[Any, ...]  # ("even", low, high), ("log", low, high) or ("one of", choice, ...)
 
@@ -149,5 +149,5 @@ RULES: dict[str, Case] = {
     ),
 }
 
-for rows in (adam_variants.ROWS, accumulators.ROWS):
+for rows in (adam_variants.ROWS, accumulators.ROWS, stages.ROWS, wrappers.ROWS, lbfgs.ROWS):
     RULES.update({name: Case(**row) for name, row in rows.items()})

@@ -14,7 +14,6 @@ from optimkit.testing import streams
 from optimkit.testing.compare import require_close, require_identical, rounding
 from optimkit.testing.runner import compiled, eager, run
 
-from .against_optax import distance_to_optax
 from .oracles import optimistic
 
 PARAMS = streams.parameters()
@@ -252,80 +251,3 @@ def test_polyak_takes_the_whole_step_where_squares_leave_float32():
         rule, value = rules.PolyakSGD(max_step=float("inf")), jnp.float32(1.0)
         delta, _ = rule.update(Step({"w": jnp.full(4, slope)}, {"w": jnp.zeros(4)}, jnp.float32(1.0), value=value), {})
         np.testing.assert_allclose(np.sum(np.float64(delta["w"]) * slope), -1.0, rtol=1e-6)
-
-
-# --- against optax ----------------------------------------------------------------------------------------------------
-
-NONZERO = {"a": np.float32([0.5, -2.0]), "b": np.float32([[0.5, -1.0, 2.0], [-0.25, 0.125, -3.0]])}
-
-
-def optax_cases(optax):
-    """(our rule, what is the same in optax for a schedule, what else distance_to_optax takes) by name."""
-    inside = {"eps": 0.0, "eps_root": 1e-8}
-    momentum = {"momentum": 0.8, "nesterov": True}
-    constant = {"lr": 0.02}  # where optax has the learning rate inside the momentum
-    factor = {"min_dim_size_to_factor": 2}
-    everything = {"momentum": 0.9, "decay_rate": 0.7, **factor}
-    return {
-        "adagrad": (rules.AdaGrad(0.1, eps=0.0, eps_root=1e-7), optax.adagrad, {}),
-        "adadelta": (rules.AdaDelta(0.9), optax.adadelta, {}),
-        "rmsprop": (rules.RMSProp(**inside), optax.rmsprop, {}),
-        "rmsprop, eps outside": (rules.RMSProp(), lambda lr: optax.rmsprop(lr, eps_in_sqrt=False), {}),
-        "rmsprop, corrected": (
-            rules.RMSProp(bias_correction=True, **inside),
-            lambda lr: optax.rmsprop(lr, bias_correction=True),
-            {},
-        ),
-        "rmsprop, centered": (
-            rules.RMSProp(centered=True, initial_scale=0.5, **inside, **momentum),
-            lambda lr: optax.rmsprop(lr, centered=True, initial_scale=0.5, **momentum),
-            constant,
-        ),
-        "sm3": (rules.SM3(0.9, eps_root=1e-8), lambda _: optax.sm3(0.02), constant | {"params": NONZERO}),
-        "adafactor": (rules.Adafactor(**factor), lambda lr: optax.adafactor(lr, **factor), {}),
-        "adafactor, whole": (rules.Adafactor(factored=False), lambda lr: optax.adafactor(lr, factored=False), {}),
-        "adafactor, with all": (
-            rules.Adafactor(weight_decay=0.01, independent_decay=True, **everything),
-            lambda lr: optax.adafactor(lr, weight_decay_rate=0.01, dtype_momentum=jnp.float64, **everything),
-            {},
-        ),
-        "sign_sgd": (rules.SignSGD(), optax.sign_sgd, {}),
-        "signum": (rules.Signum(), optax.signum, {}),
-        "lion": (rules.Lion(weight_decay=1e-3), optax.lion, {}),
-        "optimistic_gradient_descent": (
-            rules.OptimisticGradient(0.7, 1.3),
-            lambda lr: optax.optimistic_gradient_descent(lr, 0.7, 1.3),
-            {},
-        ),
-        "optimistic_adam_v2": (
-            rules.OptimisticAdam(alpha=0.7, beta=1.3),
-            lambda lr: optax.optimistic_adam_v2(lr, alpha=0.7, beta=1.3, nesterov=False),
-            {},
-        ),
-        "noisy_sgd": (rules.NoisySGD(eta=0.0), lambda lr: optax.noisy_sgd(lr, eta=0.0, key=0), {}),
-        "polyak_sgd": (rules.PolyakSGD(eps=1e-3), lambda _: optax.polyak_sgd(eps=1e-3), {"lr": 1.0}),
-        "polyak_sgd, sps+": (
-            rules.PolyakSGD(variant="sps+", f_min=0.25),
-            lambda _: optax.polyak_sgd(variant="sps+", f_min=0.25),
-            {"lr": 1.0},
-        ),
-        "lamb": (rules.LAMB(weight_decay=0.1), lambda lr: optax.lamb(lr, weight_decay=0.1), {}),
-        "fromage": (rules.Fromage(), lambda lr: optax.fromage(lr, min_norm=0.0), {"params": NONZERO}),
-    }
-
-
-# optax counts the steps of Adafactor in float32, and takes its powers there. SM3 is 3e-9 away.
-SINGLE = ("adafactor", "adafactor, whole", "adafactor, with all", "sm3")
-
-
-@pytest.mark.parametrize(
-    "case",
-    ["adagrad", "adadelta", "rmsprop", "rmsprop, eps outside", "rmsprop, corrected", "rmsprop, centered", "sm3"]
-    + ["adafactor", "adafactor, whole", "adafactor, with all", "sign_sgd", "signum", "lion", "noisy_sgd", "lamb"]
-    + ["optimistic_gradient_descent", "optimistic_adam_v2", "polyak_sgd", "polyak_sgd, sps+", "fromage"],
-)
-def test_agrees_with_optax(case):
-    """In float64. RProp is missing, for optax's steps come one call late, and NoisySGD's noise, drawn otherwise."""
-    optax = pytest.importorskip("optax", reason="optax is only in the bench extra; the oracles stand alone")
-    rule, make, options = optax_cases(optax)[case]
-    assert distance_to_optax(rule, make, **{"params": PARAMS} | options) < (1e-6 if case in SINGLE else 1e-10)

@@ -25,6 +25,7 @@ from optimkit.optimizer.factored import CAME as CAME
 from optimkit.optimizer.factored import Adafactor as Adafactor
 from optimkit.optimizer.layerwise import LAMB as LAMB
 from optimkit.optimizer.layerwise import Fromage as Fromage
+from optimkit.optimizer.lbfgs import LBFGS as LBFGS
 from optimkit.optimizer.named import LARS as LARS
 from optimkit.optimizer.named import SGD as SGD
 from optimkit.optimizer.named import Adam as Adam

@@ -123,6 +123,7 @@ class Optimizer(Module):
         *positional: Any,
         value: Any = None,
         grad_fn: Callable[[Any], Any] | None = None,
+        value_and_grad_fn: Callable[[Any], tuple[Any, Any]] | None = None,
         key: Any = None,
         **overrides: Any,
     ) -> None:
@@ -134,6 +135,7 @@ class Optimizer(Module):
             *positional: hyperparameters for this call, in the order of their rule; None keeps one.
             value: the loss, for rules that need it.
             grad_fn: a function from ``{name: parameter}`` to ``{name: gradient}``, for rules that need it.
+            value_and_grad_fn: a function from ``{name: parameter}`` to the loss and ``{name: gradient}``, likewise.
             key: a random key, for rules that need it.
             **overrides: hyperparameters for this call, by name; None keeps one.
 
@@ -154,7 +156,8 @@ class Optimizer(Module):
                 f"at most {', '.join(['lr', 'grads', *names])}, each once", f"{len(positional) + 2} by position"
             ))  # fmt: skip
         overrides |= zip(names, positional, strict=False)
-        self._apply(unwrap(lr), grads, {"value": value, "grad_fn": grad_fn, "key": key}, overrides)
+        inputs = {"value": value, "grad_fn": grad_fn, "value_and_grad_fn": value_and_grad_fn, "key": key}
+        self._apply(unwrap(lr), grads, inputs, overrides)
 
     def step(self, grads: Sequence[Any] | Mapping[str, Any], **inputs: Any) -> None:
         """Take one step with the learning rate given to the constructor; keywords as in :meth:`__call__`."""
@@ -191,13 +194,17 @@ class Optimizer(Module):
             by_buffer = {id(b): g for b, g in zip(trained, grads, strict=True)}
             return {name: by_buffer[id(ref._buffer)] for name, ref in self.train_vars.items()}, values
 
-        def grad_fn(params: dict[str, Any]) -> dict[str, Any]:
+        def value_and_grad_fn(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             with vc.swapped(before), self.train_vars.swapped(params):
-                return gradients()[0]
+                grads, (value, _) = gradients()
+                return value, grads
+
+        def grad_fn(params: dict[str, Any]) -> dict[str, Any]:
+            return value_and_grad_fn(params)[1]
 
         with vc.restored_on_error(), self.vars().restored_on_error():
             grads, (value, outputs) = gradients()
-            inputs = {"value": value, "grad_fn": grad_fn, "key": key}
+            inputs = {"value": value, "grad_fn": grad_fn, "value_and_grad_fn": value_and_grad_fn, "key": key}
             needed = {name: inputs[name] for name in self._rule.needs if name in inputs}
             self(self._own_lr() if lr is None else lr, list(grads.values()), **needed, **overrides)
         return outputs

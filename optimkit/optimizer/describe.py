@@ -16,7 +16,7 @@ def named_signature(rule_type: type[Rule]) -> inspect.Signature:
     fields = [
         parameter(name, kinds.KEYWORD_ONLY if f.kw_only else kinds.POSITIONAL_OR_KEYWORD,
                   default=parameter.empty if f.default is dataclasses.MISSING else f.default, annotation=f.type)
-        for name, f in hyperparameters(rule_type).items()
+        for name, f in ((f.name, f) for f in dataclasses.fields(rule_type))
     ]  # fmt: skip
     own: list[Any] = [parameter("lr", kinds.KEYWORD_ONLY, default=None),
                       parameter("dynamic", kinds.KEYWORD_ONLY, default=())]  # fmt: skip

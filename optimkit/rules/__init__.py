@@ -1,8 +1,8 @@
 """Rules: optimization algorithms as immutable values. The stateful classes of the same names are in ``optimizer``.
 
 In order of complexity: :class:`SGD`, :class:`Momentum`, :class:`Adam`, :class:`AdamW`, :class:`LARS`; stages to chain
-them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio`; and what composes them:
-:class:`Chain`, :class:`Partition`.
+them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio` and those of the modules ``clipping`` and
+``gradients``; and what composes them: :class:`Chain`, :class:`Partition`.
 """
 
 from optimkit.hyper import hyper as hyper
@@ -25,20 +25,37 @@ from optimkit.rules.adam_variants import AMSGrad as AMSGrad
 from optimkit.rules.adam_variants import NAdam as NAdam
 from optimkit.rules.adam_variants import NAdamW as NAdamW
 from optimkit.rules.adam_variants import RAdam as RAdam
+from optimkit.rules.averaged import Averaged as Averaged
+from optimkit.rules.averaged import Lookahead as Lookahead
 from optimkit.rules.base import LeafRule as LeafRule
 from optimkit.rules.base import Rule as Rule
 from optimkit.rules.base import Step as Step
 from optimkit.rules.base import Wrapper as Wrapper
 from optimkit.rules.base import displace as displace
+from optimkit.rules.clipping import AdaptiveClip as AdaptiveClip
+from optimkit.rules.clipping import ClipByBlockRMS as ClipByBlockRMS
+from optimkit.rules.clipping import ClipByGlobalNorm as ClipByGlobalNorm
+from optimkit.rules.clipping import ClipByValue as ClipByValue
 from optimkit.rules.compose import Chain as Chain
 from optimkit.rules.compose import Composed as Composed
 from optimkit.rules.compose import Frozen as Frozen
 from optimkit.rules.compose import Partition as Partition
 from optimkit.rules.factored import CAME as CAME
 from optimkit.rules.factored import Adafactor as Adafactor
+from optimkit.rules.gated import Accumulated as Accumulated
+from optimkit.rules.gated import SkipNonFinite as SkipNonFinite
+from optimkit.rules.gradients import AddNoise as AddNoise
+from optimkit.rules.gradients import Centralize as Centralize
+from optimkit.rules.gradients import EmaOfGradients as EmaOfGradients
+from optimkit.rules.gradients import GrokFast as GrokFast
+from optimkit.rules.gradients import ZeroNaNs as ZeroNaNs
 from optimkit.rules.layerwise import LAMB as LAMB
 from optimkit.rules.layerwise import LARS as LARS
 from optimkit.rules.layerwise import Fromage as Fromage
+from optimkit.rules.lbfgs import LBFGS as LBFGS
+from optimkit.rules.linesearch import Backtracking as Backtracking
+from optimkit.rules.linesearch import LineSearch as LineSearch
+from optimkit.rules.linesearch import Zoom as Zoom
 from optimkit.rules.optimistic import NoisySGD as NoisySGD
 from optimkit.rules.optimistic import OptimisticAdam as OptimisticAdam
 from optimkit.rules.optimistic import OptimisticGradient as OptimisticGradient
@@ -49,6 +66,10 @@ from optimkit.rules.sign import Lion as Lion
 from optimkit.rules.sign import RProp as RProp
 from optimkit.rules.sign import SignSGD as SignSGD
 from optimkit.rules.sign import Signum as Signum
-from optimkit.rules.stages import ClipByGlobalNorm as ClipByGlobalNorm
+from optimkit.rules.stages import IndependentWeightDecay as IndependentWeightDecay
 from optimkit.rules.stages import TrustRatio as TrustRatio
 from optimkit.rules.stages import WeightDecay as WeightDecay
+from optimkit.rules.weight_norm import WeightNorm as WeightNorm
+from optimkit.rules.wrappers import Cautious as Cautious
+from optimkit.rules.wrappers import Masked as Masked
+from optimkit.rules.wrappers import Scaled as Scaled

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ class Chain(Rule):
 
     def _labels(self) -> list[str]:
         """Name the parts by their class, so that the names of state outlive a stage put in or taken out."""
-        kinds = [type(rule).__name__ for rule in self.rules]
+        kinds = [getattr(rule, "stands_for", type(rule).__name__) for rule in self.rules]
         seen = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
         return [f"{kind}_{n + 1}" if n else kind for kind, n in zip(kinds, seen, strict=True)]
 
@@ -162,10 +163,16 @@ class Partition(Rule):
     state. A rule that looks at many parameters together, such as ``ClipByGlobalNorm``, sees those of its group; to
     have it see all, put it before: ``Chain(ClipByGlobalNorm(), Partition(...))``.
 
-    State: a dict, ``"route0"``, ``"route1"``, ... to the rules' states.
+    Args:
+        *routes: the pairs.
+        labels: names for the routes, after which their state is named; ``"route0"``, ``"route1"``, ... where there
+            are none. A route named ``""`` adds nothing to the names of its state.
 
-    Raises (by ``init``):
-        StructureError: a route gets no parameter, or a parameter has no route.
+    State: a dict from the routes' labels to the rules' states.
+
+    Raises:
+        CompositionError: something is not a route, or labels are not strings, one for each route.
+        StructureError: a route gets no parameter, or a parameter has no route (by ``init``).
 
     Example:
         >>> from optimkit import pure, rules
@@ -177,8 +184,9 @@ class Partition(Rule):
 
     rules: tuple[Rule, ...]
     matches: tuple[Match, ...]
+    labels: tuple[str, ...]
 
-    def __init__(self, *routes: tuple[Match, Rule]):
+    def __init__(self, *routes: tuple[Match, Rule], labels: Sequence[str] | None = None):
         for route in routes:
             pair = isinstance(route, tuple) and len(route) == 2
             if not pair or not (isinstance(route[0], str | re.Pattern) or callable(route[0])):
@@ -187,10 +195,15 @@ class Partition(Rule):
             check_rule_type("Partition", route[1])
         object.__setattr__(self, "matches", tuple(match for match, _ in routes))
         object.__setattr__(self, "rules", tuple(rule for _, rule in routes))
+        names = tuple(f"route{i}" for i in range(len(routes))) if labels is None else tuple(labels)
+        if len(set(names)) != len(routes) or not all(isinstance(name, str) for name in names):
+            raise CompositionError(message("Partition", "the labels do not fit the routes.",
+                                           f"{len(routes)} different strings", repr(labels)))  # fmt: skip
+        object.__setattr__(self, "labels", names)
 
     def replace(self, *, rules: tuple[Rule, ...], matches: tuple[Match, ...] | None = None) -> Partition:  # type: ignore[override]
         """Return a partition with other rules."""
-        return Partition(*zip(matches or self.matches, rules, strict=True))
+        return Partition(*zip(matches or self.matches, rules, strict=True), labels=self.labels)
 
     @property
     def chainable(self) -> bool:  # type: ignore[override]
@@ -205,7 +218,7 @@ class Partition(Rule):
     def routes_of(self, params: Tree) -> dict[str, int]:
         """Return the index of the route that takes each parameter, by name."""
         names, leaves, _ = names_and_leaves(params)
-        twice = [name for name in names if names.count(name) > 1]
+        twice = [name for name, n in Counter(names).items() if n > 1]
         if twice:
             raise StructureError(message("Partition", f"two parameters are called {twice[0]!r}.", "one name for each",
                                          "keys that contain dots"))  # fmt: skip
@@ -213,7 +226,7 @@ class Partition(Rule):
         for i, match in enumerate(self.matches):
             if i not in found.values():
                 raise StructureError(message(
-                    "Partition", f"route {i} ({_shown(match)} -> {type(self.rules[i]).__name__}) gets no parameter.",
+                    "Partition", f"route {i} ({shown_match(match)} -> {type(self.rules[i]).__name__}) gets no parameter.",
                     "one of " + ", ".join(map(repr, names)), "none that an earlier route has not taken",
                     "The first match wins: put narrow routes before wide ones."))  # fmt: skip
         return found
@@ -224,7 +237,7 @@ class Partition(Rule):
                 return i
         raise StructureError(message(
             "Partition", f"no route matches the parameter {name!r}.",
-            " or ".join(map(_shown, self.matches)), repr(name), 'Add a last route that matches all: (".", rule).'
+            " or ".join(map(shown_match, self.matches)), repr(name), 'Add a last route that matches all: (".", rule).'
         ))  # fmt: skip
 
     def _split(self, tree: Tree, routes: dict[str, int]) -> list[dict[str, Any]]:
@@ -238,7 +251,7 @@ class Partition(Rule):
     def init(self, params: Tree) -> Tree:
         """Return the state of each rule, for the parameters that it gets."""
         parts = self._split(params, self.routes_of(params))
-        return {f"route{i}": rule.init(part) for i, (rule, part) in enumerate(zip(self.rules, parts, strict=True))}
+        return {label: rule.init(part) for label, rule, part in zip(self.labels, self.rules, parts, strict=True)}
 
     def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
         """Let each rule update its parameters."""
@@ -248,18 +261,27 @@ class Partition(Rule):
         deltas: dict[str, Any] = {}
         new: dict[str, Any] = {}
 
-        def grad_fn_of(i: int) -> Callable[[Tree], Tree]:
-            """Restrict the gradient function to a group, the other parameters held where they are."""
+        def moved(part: dict[str, Any]) -> Tree:
+            """Return all parameters, those of a group moved and the others where they are."""
+            flat = {name: x for group in (*params, part) for name, x in group.items()}
+            return structure.unflatten([flat[name] for name in names])
 
-            def grad_fn(part: dict[str, Any]) -> dict[str, Any]:
-                moved = {name: x for group in (*params, part) for name, x in group.items()}
-                return self._split(step.grad_fn(structure.unflatten([moved[n] for n in names])), routes)[i]  # type: ignore[misc]
+        def inputs_of(i: int) -> dict[str, Any]:
+            """Return functions of the parameters of a group, for those that the step has of all."""
+            grad_fn, both = step.grad_fn, step.value_and_grad_fn
 
-            return grad_fn
+            def value_and_grad_fn(part: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+                value, grads = both(moved(part))  # type: ignore[misc]
+                return value, self._split(grads, routes)[i]
 
-        for i, rule in enumerate(self.rules):
-            part = step.replace(grads=grads[i], params=params[i], grad_fn=step.grad_fn and grad_fn_of(i))
-            delta, new[f"route{i}"] = rule.update(part, state[f"route{i}"])
+            return {
+                "grad_fn": grad_fn and (lambda part: self._split(grad_fn(moved(part)), routes)[i]),
+                "value_and_grad_fn": both and value_and_grad_fn,
+            }
+
+        for i, (label, rule) in enumerate(zip(self.labels, self.rules, strict=True)):
+            part = step.replace(grads=grads[i], params=params[i], **inputs_of(i))
+            delta, new[label] = rule.update(part, state[label])
             deltas |= delta
         return structure.unflatten([deltas[name] for name in names]), new
 
@@ -268,15 +290,18 @@ class Partition(Rule):
         names, _, structure = names_and_leaves(params)
         parts = self._split(params, self.routes_of(params))
         evaluated: dict[str, Any] = {}
-        for i, rule in enumerate(self.rules):
-            evaluated |= rule.eval_params(state[f"route{i}"], parts[i])
+        for label, rule, part in zip(self.labels, self.rules, parts, strict=True):
+            evaluated |= rule.eval_params(state[label], part)
         return structure.unflatten([evaluated[name] for name in names])
 
     def __repr__(self) -> str:
-        routes = (f"({_shown(m)}, {r!r})" for m, r in zip(self.matches, self.rules, strict=True))
-        return f"Partition({', '.join(routes)})"
+        shown = [f"({shown_match(m)}, {r!r})" for m, r in zip(self.matches, self.rules, strict=True)]
+        if self.labels != tuple(f"route{i}" for i in range(len(shown))):
+            shown.append(f"labels={self.labels!r}")
+        return f"Partition({', '.join(shown)})"
 
 
-def _shown(match: Match) -> str:
+def shown_match(match: Match) -> str:
+    """Return a match as messages show it."""
     pattern = match.pattern if isinstance(match, re.Pattern) else match
     return repr(pattern) if isinstance(pattern, str) else getattr(pattern, "__name__", repr(pattern))

@@ -22,7 +22,7 @@ class StateName(NamedTuple):
 
     def __str__(self) -> str:
         owner = "" if self.param is None else f"[{self.param}]"
-        return "".join(f".{x}" for x in self.before) + owner + "".join(f".{x}" for x in self.after)
+        return "".join(f".{x}" for x in self.before if x) + owner + "".join(f".{x}" for x in self.after)
 
 
 def name_state(params: list[str], state: Any) -> tuple[list[StateName], list[Any], Any]:

@@ -1,4 +1,8 @@
-"""Stages: rules that change a gradient or a direction on its way, and are meant to stand in a ``Chain``."""
+"""Stages: rules that change a gradient or a direction on its way, and are meant to stand in a ``Chain``.
+
+Those here look at the parameters; see ``clipping`` and ``gradients`` for those that look at what comes in. Each treats
+a parameter alone.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optimkit import numerics, tree
+from optimkit import numerics
 from optimkit.hyper import hyper
-from optimkit.rules.base import LeafRule, Rule, Slot, Step, Tree
+from optimkit.rules.base import LeafRule, Slot
 
 
 class WeightDecay(LeafRule):
@@ -22,9 +26,12 @@ class WeightDecay(LeafRule):
     ``Chain(WeightDecay(r), Adam())`` is Adam on the penalised loss; ``Chain(Adam(), WeightDecay(r))`` is AdamW.
     Memory: none.
 
+    At a zero gradient it is the decay alone; infinities and NaN come through.
+
     State: none.
 
-    Deviations: none.
+    Deviations: the learning rate multiplies the decay, as in PyTorch and optax; :class:`IndependentWeightDecay` has the
+    paper's decay.
 
     Reference: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization. arXiv:1711.05101.
 
@@ -43,6 +50,42 @@ class WeightDecay(LeafRule):
         return -lr * (g + self.rate * p), slot
 
 
+class IndependentWeightDecay(LeafRule):
+    """Shrinks parameters by ``rate`` at each step, whatever the learning rate is.
+
+    ::
+
+        p ← p − lr · g − rate · p
+
+    Last in a chain: ``Chain(Adam(), IndependentWeightDecay(r))`` is AdamW whose decay stays as it is when the learning
+    rate is tuned; at a constant learning rate it is that with ``WeightDecay(r / lr)``. So ``rate`` is far smaller than
+    there, 1e-5 to 1e-3. A schedule of the learning rate leaves it alone: give ``rate`` the same shape where the decay
+    is to fade, too. :class:`Adafactor` has it as ``independent_decay``. Memory: none.
+
+    At a zero gradient it only shrinks; infinities and NaN come through.
+
+    State: none.
+
+    Deviations: the paper multiplies both terms by a schedule η; here ``lr`` is the paper's η α, and ``rate`` η λ.
+
+    Reference: Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, Algorithms 1 and 2. arXiv:1711.05101.
+
+    Example:
+        >>> from optimkit import pure, rules
+        >>> init, apply = pure(rules.IndependentWeightDecay(0.5), lr=0.25)
+        >>> apply({"w": jnp.ones(1)}, init({"w": jnp.ones(1)}), {"w": jnp.ones(1)})[1]["w"]  # 1 - 0.25 - 0.5
+        Array([0.25], dtype=float32)
+    """
+
+    reference = "Loshchilov & Hutter 2019, Algorithms 1 and 2. arXiv:1711.05101"
+    chainable = False
+    rate: float = hyper(1e-4, "[0, 1]", "rate of decay, not multiplied by lr")
+
+    def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
+        """Return ``-lr * g - rate * p``."""
+        return -lr * g - self.rate * p, slot
+
+
 class TrustRatio(LeafRule):
     """Scales each parameter's direction to a length proportional to the parameter's own.
 
@@ -53,6 +96,8 @@ class TrustRatio(LeafRule):
 
     Last in ``Chain(Adam(), WeightDecay(r), TrustRatio())`` it makes LAMB. Norms are over a whole parameter. For large
     batches. Memory: none.
+
+    Zeros stay zeros. NaN spreads to the whole parameter; an infinity becomes NaN, and the rest of the parameter 0.
 
     State: none.
 
@@ -84,47 +129,3 @@ def trust_scaled(direction: jax.Array, p_norm: jax.Array, length: jax.Array, coe
     degenerate = (p_norm == 0) | (length == 0)
     unit = direction / jnp.where(degenerate, 1.0, length)
     return jnp.where(degenerate, direction, coefficient * p_norm * unit)
-
-
-class ClipByGlobalNorm(Rule):
-    """Scales all gradients together so that their common norm is at most ``max_norm``.
-
-    ::
-
-        direction = g · min(1, max_norm / ‖g‖),  ‖g‖ over all parameters
-
-    First in a chain, it keeps a rare large gradient from spoiling the moments. Gradients with an infinity among them
-    become zeros, the limit of the formula; NaN comes through. Memory: none.
-
-    State: none.
-
-    Deviations: none.
-
-    Reference: Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural networks, Algorithm 1.
-    arXiv:1211.5063.
-
-    Example:
-        >>> from optimkit import pure, rules
-        >>> init, apply = pure(rules.ClipByGlobalNorm(1.0), lr=1.0)
-        >>> params = {"w": jnp.zeros(2)}
-        >>> apply({"w": jnp.array([3.0, 4.0])}, init(params), params)[1]["w"]
-        Array([-0.6, -0.8], dtype=float32)
-    """
-
-    reference = "Pascanu, Mikolov & Bengio 2013, Algorithm 1. arXiv:1211.5063"
-    max_norm: float = hyper(1.0, "(0, inf)", "largest norm that passes unchanged")
-
-    def init(self, params: Tree) -> Tree:
-        """Return an empty state."""
-        return {}
-
-    def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
-        """Return the clipped gradients, times ``-lr``."""
-        norm = tree.global_norm(step.grads)
-        scale = jnp.where(norm > self.max_norm, self.max_norm / jnp.maximum(norm, self.max_norm), 1.0)
-
-        def clip(g: jax.Array) -> jax.Array:
-            g = numerics.cast(g, numerics.compute_dtype(g.dtype))
-            return -step.lr * jnp.where(scale > 0, scale * g, 0.0)  # 0 * inf would be NaN
-
-        return jax.tree.map(clip, step.grads), state

@@ -37,15 +37,21 @@ def check_hyperparameters_are_declared(rule: Rule, *, params: Tree = None) -> No
     """Each number, bool or string among the fields is declared by ``hyper``, with a default in its domain."""
     here = where(check_hyperparameters_are_declared, rule)
     for _, part in lookup.walk(rule):
+        parts = {f.name for f in dataclasses.fields(part) if not _is_plain(f.default)}  # type: ignore[arg-type]
         for name, value in part._fields().items():
-            plain = value is None or isinstance(value, numbers.Number | str | np.ndarray | jax.Array)
-            if plain and name not in hyperparameters(part):
+            absent = value is None and name in parts  # an optional part, such as a line search
+            if _is_plain(value) and not absent and name not in hyperparameters(part):
                 raise ConformanceError(message(
                     here, f"the field {type(part).__name__}.{name} is not declared.", "a default, a domain, a meaning",
                     f"{value!r}", f'{name}: float = hyper({value!r}, "[0, inf)", "what it does")'))  # fmt: skip
         defaults = {n: f.default for n, f in hyperparameters(part).items() if f.default is not dataclasses.MISSING}
         if defaults:
             part.replace(**defaults)  # raises, naming it, for a default that is out of its own domain
+
+
+def _is_plain(value: Any) -> bool:
+    missing = value is None or value is dataclasses.MISSING
+    return missing or isinstance(value, numbers.Number | str | np.ndarray | jax.Array)
 
 
 @check

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optimkit.numerics import cast, compute_dtype
 from optimkit.pure import pure
 from optimkit.rules.base import Rule, Step, Tree, displace
 from optimkit.testing.compare import Flat
@@ -67,9 +68,17 @@ def inputs(rule: Rule, grads: Tree, params: Tree, t: Any = 1) -> dict[str, Any]:
     def grad_fn(q: Tree) -> Tree:
         return jax.tree.map(lambda g, a, b: (g + (a - b)).astype(g.dtype), grads, q, params)
 
+    def value_and_grad_fn(q: Tree) -> tuple[Any, Tree]:
+        def rise(g: Any, a: Any, b: Any) -> Any:
+            g, a, b = (cast(x, compute_dtype(b.dtype)) for x in (g, a, b))
+            return jnp.sum(g * (a - b) + 0.5 * (a - b) ** 2)
+
+        return 1.0 + sum(jax.tree.leaves(jax.tree.map(rise, grads, q, params))), grad_fn(q)
+
     known: dict[str, Callable[[], Any]] = {
         "value": lambda: jnp.float32(1.0),
         "grad_fn": lambda: grad_fn,
+        "value_and_grad_fn": lambda: value_and_grad_fn,
         "key": lambda: jax.random.fold_in(jax.random.key(0), t),
     }
     return {need: known[need]() for need in rule.needs}

@@ -56,6 +56,33 @@ def oracle_weight_decay(
     return oracle_l2_momentum(params, grads, lr, momentum=0.0, weight_decay=rate)
 
 
+def oracle_independent_weight_decay(
+    params: Params,
+    grads: Sequence[Params],
+    lr: LearningRate,
+    *,
+    rate: float = 1e-4,
+) -> Trajectory:
+    """Gradient descent with weight decay that the learning rate does not multiply.
+
+    Source: Loshchilov & Hutter 2019, Algorithm 1, line 9, at β_1 = 0. arXiv:1711.05101.
+    Symbols: θ parameters, g gradient, α learning rate, λ = rate.
+
+        θ_t = θ_{t-1} - η_t α g_t - η_t λ θ_{t-1}
+
+    Deviation: the paper's η_t α is lr here, and its η_t λ is rate.
+    """
+    theta = copies(params)
+    trajectory = []
+    for t, grad in enumerate(grads, start=1):
+        g, alpha = copies(grad), lr_at(lr, t)
+        for name in theta:
+            for i in elements(theta[name]):
+                theta[name][i] = theta[name][i] - alpha * g[name][i] - rate * theta[name][i]
+        trajectory.append(copies(theta))
+    return trajectory
+
+
 def oracle_l2_momentum(
     params: Params,
     grads: Sequence[Params],

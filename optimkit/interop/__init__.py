@@ -1,0 +1,3 @@
+"""Optimizers from elsewhere: what was written for another library, in optimkit's form. Nothing is imported for it."""
+
+from optimkit.interop.optax import create_optimizer_from_optax as create_optimizer_from_optax

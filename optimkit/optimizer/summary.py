@@ -1,0 +1,159 @@
+"""The plan of an optimizer as a table: what happens to each variable, and what it costs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from optimkit.core import TrainRef
+from optimkit.optimizer.groups import LR_SCALE, REST, Plan
+from optimkit.rules.base import Rule
+
+if TYPE_CHECKING:
+    from optimkit.optimizer.base import Optimizer
+
+MANY = 40  # rows above which like variables share one
+NUMBER = re.compile(r"\d+")
+
+
+class Summary(str):
+    """A text that shows itself as it is, in a notebook or at a prompt."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Row(NamedTuple):
+    """A line of the table of variables; ``names`` are more than one where like variables share it."""
+
+    names: tuple[str, ...]
+    group: str
+    shape: str
+    dtype: str
+    size: int
+    state: int
+
+
+def summarize(opt: Optimizer, width: int) -> Summary:
+    """Return an optimizer's variables and groups as tables of at most ``width`` columns."""
+    own = opt.vars().subset(is_not=TrainRef)
+    total = sum(v.value.nbytes for v in own)
+    slots: dict[str, int] = defaultdict(int)
+    for name, var in zip(opt._names, opt._state.values(), strict=True):
+        if name.param is not None:
+            slots[name.param] += var.value.nbytes
+    rows = [
+        Row((name,), opt._plan.group_of[name], f"{list(ref.shape)}", str(ref.dtype), ref.value.nbytes, slots[name])
+        for name, ref in opt.train_vars.items()
+    ]
+    shared = total - sum(row.state for row in rows)
+    parts = [
+        f"{type(opt).__name__}: {len(rows)} variables, {sum(ref.size for ref in opt.train_vars):,} parameters",
+        "",
+        *_variables(rows, shared, width),
+        "",
+        *_groups(opt, rows, width),
+    ]
+    return Summary("\n".join(parts))
+
+
+# --- the table of variables -------------------------------------------------------------------------------------------
+
+
+def _variables(rows: list[Row], shared: int, width: int) -> list[str]:
+    shown = rows if len(rows) <= MANY else _collapsed(rows)
+    lines = [("variable", "group", "shape", "dtype", "bytes", "state bytes")]
+    lines += [(_span(row.names), row.group, row.shape, row.dtype, f"{row.size:,}", f"{row.state:,}") for row in shown]
+    if shared:
+        lines.append(("counters and hyperparameters", "", "", "", "", f"{shared:,}"))
+    lines.append(("total", "", "", "", f"{sum(row.size for row in rows):,}",
+                  f"{sum(row.state for row in rows) + shared:,}"))  # fmt: skip
+    return _table(lines, "<<<<>>", width)
+
+
+def _collapsed(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in which variables that differ only by numbers in their names are one, with their sums."""
+    like: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        like.setdefault((NUMBER.sub("#", row.names[0]), *row[1:]), []).append(row)
+    return [
+        Row(tuple(r.names[0] for r in same), *same[0][1:4], sum(r.size for r in same), sum(r.state for r in same))
+        for same in like.values()
+    ]
+
+
+def _span(names: tuple[str, ...]) -> str:
+    """Return several names as one, ``layers[0..11].w (12)``: where they differ, the least and the greatest number."""
+    if len(names) == 1:
+        return names[0]
+    columns = [sorted(map(int, column)) for column in zip(*map(NUMBER.findall, names), strict=True)]
+    spans = iter(f"{c[0]}..{c[-1]}" if c[0] != c[-1] else str(c[0]) for c in columns)
+    return f"{NUMBER.sub(lambda _: next(spans), names[0])} ({len(names)})"
+
+
+def _table(lines: list[tuple[str, ...]], ways: str, width: int) -> list[str]:
+    """Return lines of columns; the first is shortened in the middle where they are too wide together."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    room = max(width - sum(widths[1:]) - 2 * (len(widths) - 1), 12)
+    widths[0] = min(widths[0], room)
+    form = "  ".join(f"{{:{way}{max(n, 1)}}}" for way, n in zip(ways, widths, strict=True))
+    return [form.format(_short(first, widths[0]), *rest).rstrip() for first, *rest in lines]
+
+
+def _short(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 3
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+# --- the table of groups ----------------------------------------------------------------------------------------------
+
+
+def _groups(opt: Optimizer, rows: list[Row], width: int) -> list[str]:
+    """Return a line for each group: how much is in it, its rule and what is different."""
+    by_group: dict[str, list[Row]] = {name: [] for name in (REST, *opt._plan.groups)}
+    for row in rows:
+        by_group[row.group].append(row)
+    by_group = {name: found for name, found in by_group.items() if found}
+    names = max(map(len, by_group))
+    lines = [f"{'group':{names}}  rule and hyperparameters"]
+    for name, found in by_group.items():
+        size = sum(row.size for row in found)
+        counts = f" [{len(found)} variables, {size:,} bytes, state {sum(row.state for row in found):,}]"
+        text = _rule_of(opt, opt._plan, name) + counts
+        lines += textwrap.wrap(text, max(width, 40), initial_indent=f"{name:{names}}  ",
+                               subsequent_indent=" " * (names + 4), break_on_hyphens=False)  # fmt: skip
+    return lines
+
+
+def _rule_of(opt: Optimizer, plan: Plan, name: str) -> str:
+    """Return the rule of a group as a text, with the values that its hyperparameters have now."""
+    group = plan.groups.get(name)
+    if group is not None and group.frozen:
+        return "frozen"
+    rule, scale = plan.of_group("" if group is None else name, opt._rule, opt._present())
+    how = [f"{n} {how}" for n, how in _changes(opt, "" if group is None else name)]
+    times = "" if group is None or group.lr_scale is None else f"lr * {_number(scale)}, "
+    return times + _shown(rule) + f" ({', '.join(how)})" * bool(how)
+
+
+def _changes(opt: Optimizer, group: str) -> Iterable[tuple[str, str]]:
+    """Yield the names of hyperparameters that are not constants, and how they change."""
+    for target, name in opt._changing.items():
+        if target.group in ("", group):
+            yield name, "scheduled" if name in opt._schedules else "dynamic"
+
+
+def _shown(rule: Rule) -> str:
+    """Return the repr of a rule, arrays among its hyperparameters as numbers."""
+    return re.sub(r"Array\(([^,()]+), dtype=\w+\)", lambda m: _number(m[1]), repr(rule))
+
+
+def _number(x: Any) -> str:
+    return f"{float(x):.6g}"
