@@ -8,16 +8,13 @@ a minute and needs optax. tests/test_docs.py checks that the pages in the reposi
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import doctest
 import importlib
 import inspect
 import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,14 @@ import jax
 import jax.numpy as jnp
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+for folder in (ROOT, ROOT / "docs"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
 from optimkit import optimizer, rules, schedule  # noqa: E402
 from optimkit.hyper import hyperparameters  # noqa: E402
-from optimkit.optimizer.describe import named_signature  # noqa: E402
 
 Pages = dict[str, str]  # by their path, from the root of the repository
 
@@ -50,115 +49,10 @@ FAMILIES = {
     "Layer by layer": ("layerwise",),
     "Second order": ("lbfgs",),
     "Stages": ("stages", "clipping", "gradients"),
-    "Wrappers": ("wrappers", "averaged", "gated"),
+    "Wrappers": ("wrappers", "averaged", "gated", "weight_norm"),
     "Composition": ("compose", "variants"),
 }
 BASES = ("Rule", "LeafRule", "Wrapper", "Composed")  # for those who write rules; see docs/how-to/write-a-rule.md
-
-# --- docstrings -------------------------------------------------------------------------------------------------------
-
-HEAD = re.compile(r"(State|Deviations|Reference|Example|Hyperparameters|Args|Raises(?: \([^)]*\))?):(?: |$)")
-
-
-@dataclasses.dataclass
-class Doc:
-    """A docstring in parts: its first line, what follows, and its sections."""
-
-    summary: str
-    body: str
-    sections: dict[str, str]
-
-    @classmethod
-    def of(cls, x: Any) -> Doc:
-        """Read the docstring of a class or a function."""
-        summary, _, rest = (inspect.getdoc(x) or "").partition("\n")
-        parts: dict[str, list[str]] = {"": []}
-        current = ""
-        for line in rest.splitlines():
-            if head := HEAD.match(line):
-                current, line = head[1], line[head.end() :]
-                parts[current] = []
-            parts[current].append(line)
-        texts = {name: textwrap.dedent("\n".join(lines)).strip() for name, lines in parts.items()}
-        return cls(summary, texts.pop(""), texts)
-
-
-def memory_of(body: str) -> tuple[str, str]:
-    """Split a body into what it says of memory and the rest."""
-    found = re.search(r"\s*\bMemory: (.+?)(?=\n\n|\Z)", body, re.DOTALL)
-    if not found:
-        return "", body
-    words = " ".join(found[1].split())
-    return words[0].upper() + words[1:], body[: found.start()] + body[found.end() :]
-
-
-def markdown(text: str, pages: dict[str, str]) -> str:
-    """Return the prose of a docstring as Markdown: marks, references and blocks after ``::``."""
-    blocks: list[str] = []
-    fence = False
-    for block in re.split(r"\n\s*\n", text.strip("\n")):
-        if fence and block.startswith("    "):
-            code = textwrap.dedent(block)
-            if blocks and blocks[-1].endswith("\n```"):  # a block with an empty line in it
-                blocks[-1] = blocks[-1].removesuffix("\n```") + f"\n\n{code}\n```"
-            else:
-                blocks.append(f"```text\n{code}\n```")
-            continue
-        if re.match(r"s\(\w+\) = ", block):  # the formula of a schedule
-            blocks.append(f"```text\n{block}\n```")
-            continue
-        fence = block.endswith("::")
-        if fence:
-            block = block.removesuffix("::").rstrip() and block.removesuffix(":")
-        if block:
-            blocks.append(inline(block, pages))
-    return "\n\n".join(blocks)
-
-
-def inline(text: str, pages: dict[str, str]) -> str:
-    """Return a paragraph with Markdown's marks; ``pages`` are the links of names."""
-
-    def reference(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"[`{name}`]({pages[name]})" if name in pages else f"`{name}`"
-
-    text = re.sub(r":\w+:`~?([\w.]+)`", reference, text)
-    return re.sub(r"``(.+?)``", r"`\1`", text, flags=re.DOTALL)
-
-
-def cell(text: str) -> str:
-    """Return a text for a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]], right: str = "") -> str:
-    """Return a table; the columns in ``right`` are aligned to the right."""
-    lines = [head, tuple("---:" if name in right.split(",") else "---" for name in head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-# --- examples ---------------------------------------------------------------------------------------------------------
-
-IMPORTS = {"jax": "import jax", "jnp": "import jax.numpy as jnp", "np": "import numpy as np"}
-
-
-def example(text: str, public: dict[str, str]) -> str:
-    """Return the example of a docstring, with the imports in front that its module had made for it.
-
-    Args:
-        text: the example.
-        public: the module that each public name is imported from.
-    """
-    nodes = [n for e in doctest.DocTestParser().get_examples(text) for n in ast.walk(ast.parse(e.source))]
-    bound = {a.asname or a.name for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
-    bound |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    free = {n.id for n in nodes if isinstance(n, ast.Name)} - bound
-    lines = [line for name, line in IMPORTS.items() if name in free]
-    lines += [f"import {name}" for name in ("dataclasses",) if name in free]
-    for module in sorted({public[name] for name in free if name in public}):
-        lines.append(f"from {module} import {', '.join(sorted(n for n in free if public.get(n) == module))}")
-    return "```python no-run\n" + "".join(f">>> {line}\n" for line in lines) + text + "\n```"
-
 
 # --- rules ------------------------------------------------------------------------------------------------------------
 
@@ -190,12 +84,16 @@ def by_family() -> dict[str, list[str]]:
     return {title: names for title, names in found.items() if names}
 
 
+# For fields that have no default.
+FILLED = {"inner": rules.SGD(), "factor": 1.0, "every": 2, "match": "."}
+
+
 def at_defaults(cls: type[rules.Rule]) -> rules.Rule | None:
-    """Return a rule at its defaults, around SGD if it is a wrapper; None if it has none."""
-    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
-    if cls in (rules.Chain, rules.Partition) or set(required) - {"inner"}:
+    """Return a rule at its defaults, around SGD if it is a wrapper; None for those that are made of any number."""
+    if cls in (rules.Chain, rules.Partition):
         return None
-    return cls(rules.SGD()) if required else cls()
+    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
+    return cls(**{name: FILLED[name] for name in required})
 
 
 def bytes_per_parameter(rule: rules.Rule, dtype: Any = jnp.float32) -> float:
@@ -218,15 +116,25 @@ def shown_bytes(rule: rules.Rule | None, dtype: Any = jnp.float32) -> str:
 
 def call(name: str, cls: type[rules.Rule]) -> str:
     """Return how a rule is made and called, on the stateful and the functional face."""
-    inputs = "".join(f", {need}={need}" for need in cls.needs) if isinstance(cls.needs, tuple) else ""
+    needs = getattr(at_defaults(cls), "needs", ())
+    inputs = "".join(f", {need}={need}" for need in needs)
+    own = arguments(inspect.signature(cls))
     if getattr(getattr(optimizer, name, None), "rule_type", None) is cls:
-        made = wrapped(f"opt = optimizer.{name}(", arguments(named_signature(cls)))
+        made = wrapped(f"opt = optimizer.{name}(", ["model.vars()", *own])
     else:
-        rule = ["model.vars()", wrapped(f"rules.{name}(", arguments(inspect.signature(cls)), width=86)]
-        made = f"opt = optimizer.Optimizer({', '.join(rule)})"
-    lines = [made, f"opt(lr, grads{inputs})", "", f"init, apply = pure(rules.{name}(...), lr)"]
+        made = f"opt = optimizer.Optimizer(model.vars(), {wrapped(f'rules.{name}(', own, width=60)})"
+    lines = [made, f"opt(lr, grads{inputs})"]
+    lines += ["opt.minimize(loss_fn, *batch)  # computes them all"] if needs else []
+    lines += ["", f"init, apply = pure(rules.{name}(...), lr)"]
     lines.append(f"state, params = apply(grads, state, params{inputs})")
-    return "```python no-run\n" + "\n".join(lines) + "\n```"
+    shell = ", ".join(f"`{name}`" for name in shell_keywords())
+    return "```python no-run\n" + "\n".join(lines) + f"\n```\n\nEvery optimizer also takes {shell}."
+
+
+def shell_keywords() -> list[str]:
+    """Return the keywords that every optimizer takes."""
+    parameters = inspect.signature(optimizer.Optimizer).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def arguments(signature: inspect.Signature) -> list[str]:
@@ -235,8 +143,6 @@ def arguments(signature: inspect.Signature) -> list[str]:
     for p in signature.parameters.values():
         if p.kind is p.VAR_POSITIONAL:
             shown.append(f"*{p.name}")
-        elif p.name == "vc":
-            shown.append("model.vars()")
         else:
             shown.append(p.name if p.default is p.empty else f"{p.name}={code(p.default)}")
     return shown
@@ -244,6 +150,8 @@ def arguments(signature: inspect.Signature) -> list[str]:
 
 def code(value: Any) -> str:
     """Return a value as it is written in the code of this package."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and value == type(value)():
+        return f"{type(value).__name__}()"
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
@@ -258,16 +166,16 @@ def wrapped(before: str, arguments: list[str], width: int = 100) -> str:
 
 def hyperparameter_table(cls: Any) -> str:
     """Return the table of a class's hyperparameters, those by keyword last."""
-    fields = sorted(hyperparameters(cls).values(), key=lambda f: f.kw_only)
-    rows = [
-        (
-            f"`{f.name}`",
-            "required" if f.default is dataclasses.MISSING else f"`{code(f.default)}`",
-            shown_domain(f.metadata["domain"]),
-            cell(f.metadata["doc"]),
+    rows = []
+    for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):
+        default = "required" if f.default is dataclasses.MISSING else f"`{code(f.default)}`"
+        domain, doc = f.metadata.get("domain"), f.metadata.get("doc", "")
+        known = (
+            shown_domain(domain) if domain is not None else "a rule" if f.name == "inner" else f"`{cell(str(f.type))}`"
         )
-        for f in fields
-    ]
+        rows.append(
+            (f"`{f.name}`", default, known, cell(doc) or ("what it wraps" if f.name == "inner" else "see above"))
+        )
     return table(("name", "default", "range", "meaning"), rows)
 
 
@@ -277,8 +185,8 @@ def shown_domain(domain: Any) -> str:
         return "`True`, `False`"
     if isinstance(domain, tuple):
         return ", ".join(f"`{code(x)}`" for x in domain)
-    kind, _, interval = str(domain).rpartition(" ") if str(domain).startswith("each") else ("", "", str(domain))
-    return f"{kind} `{interval}`".strip()
+    each = "each " if str(domain).startswith("each ") else ""
+    return f"{each}`{str(domain).removeprefix('each ')}`"
 
 
 def rule_page(name: str, cls: type[rules.Rule], links: dict[str, str]) -> str:
@@ -291,12 +199,12 @@ def rule_page(name: str, cls: type[rules.Rule], links: dict[str, str]) -> str:
     parts += [markdown(body, links)] if body else []
     parts += [f"**Memory.** {inline(memory, links)}"] if memory else []
     parts += ["## Call", call(name, cls)]
-    if hyperparameters(cls):
+    if hyperparameters(cls) or issubclass(cls, rules.Wrapper):
         parts += ["## Hyperparameters", hyperparameter_table(cls)]
     for section in ("State", "Deviations", *(s for s in doc.sections if s.startswith("Raises")), "Reference"):
         if section in doc.sections:
             text = doc.sections[section]
-            text = listed(text, links) if section.startswith("Raises") else markdown(text[:1].upper() + text[1:], links)
+            text = listed(text, links) if section.startswith("Raises") else markdown(first(text), links)
             parts += [f"## {inline(section, links)}", text]
     if "Example" in doc.sections:
         parts += ["## Example", example(doc.sections["Example"], {})]
@@ -325,7 +233,7 @@ def rule_index(links: dict[str, str]) -> str:
             (f"[{name}]({name}.md)", cell(inline(Doc.of(cls).summary, links)), shown_bytes(at_defaults(cls)))
             for name, cls in ((name, public_rules()[name]) for name in names)
         ]
-        parts += [f"## {title}", table(("rule", "what it does", "bytes"), rows, "bytes")]
+        parts += [f"## {title}", table(("rule", "what it does", "bytes"), rows, 1)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -346,7 +254,7 @@ def schedules_page() -> str:
     links = {name: f"#{name.lower()}" for name in names}
     public = dict.fromkeys(schedule.__all__, "optimkit.schedule")
     body = re.sub(r"\n(?=- )", "\n", doc.body)
-    parts = [MADE.format("the docstrings of optimkit.schedule") + "# Schedules", inline(doc.summary, links)]
+    parts = [MADE.format("the docstrings of optimkit.schedule") + "# Schedules", first(doc.summary.partition(": ")[2])]
     parts.append(markdown(body, links))
     for name in names:
         x = getattr(schedule, name)
@@ -357,8 +265,7 @@ def schedules_page() -> str:
         elif "Args" in own.sections:
             parts.append(listed(own.sections["Args"], links))
         if "Deviations" in own.sections:
-            parts.append("**Deviations.** " + markdown(own.sections["Deviations"][:1].upper()
-                                                      + own.sections["Deviations"][1:], links))  # fmt: skip
+            parts.append("**Deviations.** " + markdown(first(own.sections["Deviations"]), links))
         parts += [f"**Raises** {listed(own.sections[s], links)[2:]}" for s in own.sections if s.startswith("Raises")]
         if "Example" in own.sections:
             parts.append(example(own.sections["Example"], public))
@@ -402,12 +309,11 @@ def optax_page(links: dict[str, str]) -> str:
         shown = [(*calls(row, links), *map(figure, (f["float64"], f["optimkit 32"], f["optax 32"])))
                  for row, f in zip(rows, figures, strict=True)]  # fmt: skip
         head = ("optimkit", "optax", "float64", "optimkit 32", "optax 32")
-        parts += [f"## {title}", table(head, shown, "float64,optimkit 32,optax 32")]
+        parts += [f"## {title}", table(head, shown, 3)]
     rows = [(*calls(row, links), *map(figure, known["differs"][row.ours].values())) for row in optax_table.DIFFERS]
     parts += ["## Where optax does something else", DIFFERENCES]
-    parts.append(table(("optimkit", "optax", "optimkit to paper", "optax to paper"), rows,
-                       "optimkit to paper,optax to paper"))  # fmt: skip
-    parts.append("\n".join(f"- `{row.theirs.removeprefix('optax.')}`: {row.why}" for row in optax_table.DIFFERS))
+    parts.append(table(("optimkit", "optax", "optimkit to paper", "optax to paper"), rows, 2))
+    parts.append("\n".join(f"- `{row.theirs.replace('optax.', '')}`: {row.why}" for row in optax_table.DIFFERS))
     notes = [f"- {linked(name, links)}: {text}" for name, text in optax_table.NOTES.items()]
     parts += ["## What differs on purpose", "\n".join(notes), "## What optax does not have"]
     parts.append("\n".join(f"- {linked(name, links)}: {text}" for name, text in optax_table.NOT_IN_OPTAX.items()))
@@ -455,12 +361,14 @@ def memory_table() -> str:
 
     head = ("rule", "float32", "bfloat16", 'bfloat16, `slot_dtype="bfloat16"`', "all, float32", "all, bfloat16")
     order = sorted(COMPARED.items(), key=lambda item: bytes_per_parameter(item[1]))
-    return table(head, [row(name, rule) for name, rule in order], ",".join(head[1:3]) + "," + ",".join(head[4:]))
+    return table(head, [row(name, rule) for name, rule in order], 5)
 
 
 def number(x: float) -> str:
-    """Return a number of bytes with two digits behind the point at most."""
-    return f"{x:.2f}".rstrip("0").rstrip(".")
+    """Return a number of bytes with two digits behind the point, or two digits where it is small."""
+    if x < 1e-3:
+        return "0"  # counters and scalars
+    return f"{x:.2g}" if x < 0.1 else f"{x:.2f}".rstrip("0").rstrip(".")
 
 
 def choosing_page() -> str:

@@ -23,6 +23,7 @@ from optimkit import gradient as gradient
 from optimkit import module as module
 from optimkit import nn as nn
 from optimkit import optimizer as optimizer
+from optimkit import projections as projections
 from optimkit import random as random
 from optimkit import rules as rules
 from optimkit import schedule as schedule

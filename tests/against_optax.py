@@ -122,3 +122,9 @@ def oracle_trajectory(oracle: Callable[..., Any], rule: Rule, problem: Problem) 
 def distance(got: Sequence[Flat], expected: Sequence[Flat], problem: Problem) -> float:
     """Return the largest relative distance of two trajectories."""
     return furthest(distances(got, expected, dict(problem.params)))
+
+
+def distance_to_optax(rule: Rule, make: Make, params: Mapping[str, np.ndarray], rates: Rates = FALLING) -> float:
+    """Return the largest relative distance from optax in float64."""
+    problem = Problem(params, rates)
+    return distance(trajectory(rule, problem, "float64"), optax_trajectory(make, problem, "float64"), problem)

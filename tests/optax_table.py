@@ -55,6 +55,7 @@ class Same:
         rates: the learning rate.
         params: where both start.
         loss: a function whose gradients both follow, instead of given ones.
+        slow: whether the comparison takes longer than the rest.
     """
 
     ours: str
@@ -63,6 +64,7 @@ class Same:
     rates: Rates = dataclasses.field(default=FALLING, repr=False)
     params: Mapping[str, Any] = dataclasses.field(default_factory=lambda: PARAMS, repr=False)
     loss: Loss | None = None
+    slow: bool = False
 
     @property
     def rule(self) -> rules.Rule:
@@ -131,7 +133,7 @@ def valley(params: Any) -> Any:
 
 
 def paired(tx: Any) -> Any:
-    """Return optax's lookahead, which wants pairs of fast and slow weights for parameters, with the slow ones inside."""
+    """Return optax's lookahead, which wants pairs of fast and slow weights for parameters, with the slow ones kept."""
 
     def init(params: Any) -> Any:
         import optax
@@ -153,7 +155,7 @@ SAME_AS_OPTAX: dict[str, list[Same]] = {
         Same("SGD()", "optax.sgd(lr)"),
         Same("Momentum(0.9)", "optax.sgd(lr, momentum=0.9)"),
         Same("Momentum(0.9, nesterov=True)", "optax.sgd(lr, momentum=0.9, nesterov=True)"),
-        Same("NoisySGD(eta=0.0)", "optax.noisy_sgd(lr, eta=0.0, key=0)"),
+        Same("NoisySGD(eta=0.0)", "optax.noisy_sgd(lr, eta=0.0, key=0)", slow=True),
         Same("OptimisticGradient(0.7, 1.3)", "optax.optimistic_gradient_descent(lr, 0.7, 1.3)"),
         Same("PolyakSGD(eps=1e-3)", "optax.polyak_sgd(eps=1e-3)", rates=1.0),
         Same("PolyakSGD(variant='sps+', f_min=0.25)", "optax.polyak_sgd(variant='sps+', f_min=0.25)", rates=1.0),
@@ -188,9 +190,7 @@ SAME_AS_OPTAX: dict[str, list[Same]] = {
         Same("NAdam(warmup=0.0)", "optax.nadam(lr)"),
         Same("NAdamW(warmup=0.0, weight_decay=1e-4)", "optax.nadamw(lr)"),
         Same("AMSGrad(debias='before')", "optax.amsgrad(lr)"),
-        Same(
-            "AMSGrad(debias='never')", "optax.amsgrad(lr, bias_correction_mu=False, bias_correction_nu=False)"
-        ),
+        Same("AMSGrad(debias='never')", "optax.amsgrad(lr, bias_correction_mu=False, bias_correction_nu=False)"),
         Same("AdaMax()", "optax.adamax(lr)"),
         Same("AdaMaxW(weight_decay=1e-4)", "optax.adamaxw(lr)"),
         Same("RAdam(threshold=5.0)", "optax.radam(lr)"),
@@ -213,16 +213,21 @@ SAME_AS_OPTAX: dict[str, list[Same]] = {
             "optax.chain(optax.scale_by_lbfgs(), optax.scale_by_learning_rate(lr))",
             rates=0.125,
             loss=valley,
+            slow=True,
         ),
     ],
     "Stages": [
         Same("WeightDecay(0.1)", f"optax.chain(optax.add_decayed_weights(0.1), {STEP})"),
+        Same(
+            "IndependentWeightDecay(0.01)",
+            f"optax.chain({STEP}, optax.add_decayed_weights(-0.01))",
+        ),
         Same("TrustRatio()", f"optax.chain(optax.scale_by_trust_ratio(), {STEP})"),
         Same("ClipByValue(1.0)", f"optax.chain(optax.clip(1.0), {STEP})"),
         Same("ClipByGlobalNorm(1.0)", f"optax.chain(optax.clip_by_global_norm(1.0), {STEP})"),
         Same("ClipByBlockRMS(1.0)", f"optax.chain(optax.clip_by_block_rms(1.0), {STEP})"),
         Same("AdaptiveClip(0.01)", f"optax.chain(optax.adaptive_grad_clip(0.01), {STEP})"),
-        Same("AddNoise(eta=0.0)", f"optax.chain(optax.add_noise(0.0, 0.55, key=0), {STEP})"),
+        Same("AddNoise(eta=0.0)", f"optax.chain(optax.add_noise(0.0, 0.55, key=0), {STEP})", slow=True),
         Same("ZeroNaNs()", f"optax.chain(optax.zero_nans(), {STEP})"),
         Same("EmaOfGradients(0.9)", f"optax.chain(optax.ema(0.9), {STEP})"),
     ],
@@ -287,20 +292,20 @@ DIFFERS: list[Differs] = [
         ours="Centralize()",
         theirs="optax.chain(optax.centralize(), optax.scale_by_learning_rate(lr))",
         oracle=gradients.oracle_centralize,
-        why="optax takes the mean over all axes but the first, where PyTorch has the outputs; in JAX's kernels they are "
-        "on the last.",
+        why="optax takes the mean over all axes but the first, where PyTorch has the outputs; in JAX's kernels they "
+        "are on the last.",
     ),
 ]
 
 # By the names of rules, parted by commas: the differences that an option or a formula brings about.
 NOTES: dict[str, str] = {
     "Adam, NAdam, AMSGrad, AdaBelief, Yogi, LAMB, OptimisticAdam": (
-        "in float32 optax subtracts βᵗ from 1, which at the first steps leaves an error of 1e-5 in every parameter. Here "
-        "it is −expm1(t log β), with the logarithm in float64."
+        "in float32 optax subtracts βᵗ from 1, which at the first steps leaves an error of 1e-5 in every parameter. "
+        "Here it is −expm1(t log β), with the logarithm in float64."
     ),
     "RAdam": (
-        "ρ is a difference of two numbers near 2000 in optax, which float32 cannot tell apart well; here it is a sum of "
-        "positive terms. The threshold is the paper's 4; optax has 5."
+        "ρ is a difference of two numbers near 2000 in optax, which float32 cannot tell apart well; here it is a sum "
+        "of positive terms. The threshold is the paper's 4; optax has 5."
     ),
     "AdamW, NAdamW, AdaMaxW, Lion": (
         "the default decay is 0.01, for Lion 0, as in PyTorch and the paper's code; optax has 1e-4, for Lion 1e-3. It "
@@ -308,10 +313,10 @@ NOTES: dict[str, str] = {
     ),
     "NAdam, NAdamW": "by default the momentum rises as Dozat's does; optax keeps it constant, which is `warmup=0`.",
     "AMSGrad": (
-        'the paper, PyTorch and the default here take the maximum of raw moments; optax that of corrected ones, which '
+        "the paper, PyTorch and the default here take the maximum of raw moments; optax that of corrected ones, which "
         'is `debias="before"`.'
     ),
-    "Yogi": "the paper has no correction and starts the mean at 0; optax starts both moments at 1e-6 and corrects them.",
+    "Yogi": "the paper has no correction and starts the mean at 0; optax corrects, and starts both moments at 1e-6.",
     "NovoGrad": "the defaults are the paper's, 0.95 and 0.98; optax has 0.9 and 0.25.",
     "OptimisticAdam": "optax has Nesterov's form of Adam inside, unless told otherwise; the paper has Adam.",
     "AdaGrad": "the sum starts at 0 and `eps` is outside the root, as in the paper and PyTorch; optax starts at 0.1.",
@@ -320,8 +325,8 @@ NOTES: dict[str, str] = {
         "steps uphill."
     ),
     "RMSProp": (
-        "`eps` is outside the root, as in PyTorch; `eps_root` is inside, as in optax and Graves. optax has the learning "
-        "rate inside the momentum: the two agree while it is constant, as in that row."
+        "`eps` is outside the root, as in PyTorch; `eps_root` is inside, as in optax and Graves. optax has the "
+        "learning rate inside the momentum: the two agree while it is constant, as in that row."
     ),
     "SM3": "the paper has neither momentum nor eps. optax takes no schedule, and no scalars (IndexError).",
     "Adafactor": (
@@ -349,7 +354,7 @@ NOTES: dict[str, str] = {
         "state, for the comparison. Here they are in the state, and `eval_params` returns them."
     ),
     "Accumulated": "optax adds gradients up in float32 also where they are float64: that is the distance.",
-    "SkipNonFinite": "after five steps in a row optax lets NaN through for good; here that is an option, off by default.",
+    "SkipNonFinite": "after five steps in a row optax lets NaN through; here that is an option, `max_consecutive`.",
     "ClipByGlobalNorm": "one infinite gradient makes all gradients NaN in optax; here it makes them 0, the limit.",
 }
 
@@ -357,7 +362,7 @@ NOTES: dict[str, str] = {
 NOT_IN_OPTAX: dict[str, str] = {
     "LaProp, AdamAtan2, StableAdamW, CAME, GrokFast, Cautious": "no form of them.",
     "Averaged": "`ema` averages updates, not parameters.",
-    "IndependentWeightDecay": "only inside `adafactor`.",
+    "WeightNorm": "no form of it.",
 }
 
 

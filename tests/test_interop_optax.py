@@ -117,11 +117,10 @@ def test_parameters_and_state_keep_their_dtypes(dtype, grads_dtype):
 
 
 def test_state_and_parameters_share_no_buffer_and_can_be_donated():
-    optimizer = create_optimizer_from_optax(momentum(trace=lambda p: {"a": p["w"], "b": p["w"]}))
-    params = {"w": jnp.ones(3)}
-    state = optimizer.init(params)
-    arrays = [params["w"], state.trace["a"], state.trace["b"]]
-    assert len({x.unsafe_buffer_pointer() for x in arrays}) == 3
+    params, zeros = {"w": jnp.ones(3)}, jnp.zeros(3)
+    shared = create_optimizer_from_optax(momentum(trace=lambda p: {"a": p["w"], "b": p["w"], "c": zeros, "d": zeros}))
+    arrays = [params["w"], *shared.init(params).trace.values()]
+    assert len({x.unsafe_buffer_pointer() for x in arrays}) == 5
 
     def update(grads, state, params):
         return grads, Count(state.count, {"a": params["w"], "b": state.trace["a"]})
@@ -158,6 +157,14 @@ def test_update_gets_the_inputs_that_it_accepts(takes, expected):
     known = expected & GIVEN.keys()
     assert {name: inputs[name] for name in known} == {name: GIVEN[name] for name in known}
     assert inputs.get("extra", GIVEN) == GIVEN
+
+
+def test_the_third_argument_is_the_parameters_whatever_its_name():
+    seen, update = recorded("grads, state, value, key")
+    optimizer = create_optimizer_from_optax(SimpleNamespace(init=lambda p: (), update=update))
+    params = {"w": jnp.ones(2)}
+    optimizer.apply(params, (), params, value=1.0, key=2.0)
+    assert seen == [{"value": params, "key": 2.0}]
 
 
 def test_the_gradients_are_the_gradient_of_the_function_that_is_given():

@@ -26,7 +26,7 @@ def optax():
     return pytest.importorskip("optax", reason="optax is only in the bench extra; the oracles stand alone")
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if r.slow else []) for n, r in ROWS.items()])
 def test_rule_goes_where_optax_goes(optax, name):
     """In float64, over 100 steps."""
     row = ROWS[name]

@@ -541,7 +541,8 @@ def test_a_rule_of_ones_own_is_named_in_three_lines():
     close(vc["b"].value, 0.25 - 0.05)
     assert repr(opt) == "Signs(factor=0.5; 2 variables, 4 parameters)"
     assert list(opt.vars().keys())[-1] == "(Signs).lr"
-    assert list(inspect.signature(Signs).parameters) == ["vc", "factor", "slot_dtype", "lr", "dynamic"]
+    names = ["vc", "factor", "slot_dtype", "lr", "dynamic", "groups", "schedules", "constraints"]
+    assert list(inspect.signature(Signs).parameters) == names
     assert "factor: factor of the step; in (0, inf), default 1.0." in Signs.__doc__
 
 

@@ -170,7 +170,14 @@ def test_independent_decay_must_stand_last():
 
 # --- what clips keep and centring does --------------------------------------------------------------------------------
 
-SHAPES = {"vector": (4,), "matrix": (3, 2), "heads": (3, 2, 2), "kernel": (2, 2, 3, 2), "rank5": (2, 1, 2, 2, 3)}
+SHAPES = {
+    "vector": (4,),
+    "row": (1, 4),
+    "matrix": (3, 2),
+    "heads": (3, 2, 2),
+    "kernel": (2, 2, 3, 2),
+    "rank5": (2, 1, 2, 2, 3),
+}
 
 
 def columns(rule, tree):

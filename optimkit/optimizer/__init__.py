@@ -23,6 +23,7 @@ from optimkit.optimizer.adam_variants import Yogi as Yogi
 from optimkit.optimizer.base import Optimizer as Optimizer
 from optimkit.optimizer.factored import CAME as CAME
 from optimkit.optimizer.factored import Adafactor as Adafactor
+from optimkit.optimizer.groups import Group as Group
 from optimkit.optimizer.layerwise import LAMB as LAMB
 from optimkit.optimizer.layerwise import Fromage as Fromage
 from optimkit.optimizer.lbfgs import LBFGS as LBFGS
@@ -35,6 +36,10 @@ from optimkit.optimizer.optimistic import NoisySGD as NoisySGD
 from optimkit.optimizer.optimistic import OptimisticAdam as OptimisticAdam
 from optimkit.optimizer.optimistic import OptimisticGradient as OptimisticGradient
 from optimkit.optimizer.optimistic import PolyakSGD as PolyakSGD
+from optimkit.optimizer.recipes import crossed as crossed
+from optimkit.optimizer.recipes import layerwise_lr_decay as layerwise_lr_decay
+from optimkit.optimizer.recipes import no_decay as no_decay
+from optimkit.optimizer.recipes import train_only as train_only
 from optimkit.optimizer.sign import Lion as Lion
 from optimkit.optimizer.sign import RProp as RProp
 from optimkit.optimizer.sign import SignSGD as SignSGD

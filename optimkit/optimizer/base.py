@@ -9,36 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from optimkit.core import BaseVar, GradValues, Module, TrainRef, TrainVar, VarCollection
+from optimkit.core import GradValues, Module, TrainRef, TrainVar, VarCollection
 from optimkit.core.collection import store
 from optimkit.core.variable import unwrap
-from optimkit.errors import HyperparameterError, MissingInputError, StructureError, message
+from optimkit.errors import HyperparameterError, StructureError, message
 from optimkit.hyper import check_lr, hyperparameters
-from optimkit.numerics import cast, count_up
-from optimkit.optimizer.binding import (
-    bound_grads,
-    check_structure,
-    dynamic_value,
-    rule_and_lr,
-    state_var,
-    unshared,
-)
+from optimkit.numerics import count_up
+from optimkit.optimizer.binding import bound_grads, check_structure, only, rule_and_lr, state_var, unshared
+from optimkit.optimizer.constraints import Constraint, bound_constraints, constrained
 from optimkit.optimizer.describe import named_doc, named_signature
+from optimkit.optimizer.groups import Group, Plan
+from optimkit.optimizer.hyperparameters import Tunable, without_schedules
+from optimkit.optimizer.summary import Summary, summarize
 from optimkit.placement import place_beside
 from optimkit.pure import as_scalar, check_needs, check_params
-from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Step, check_rule_type, displace
 from optimkit.rules.naming import name_state
 
 
-class Optimizer(Module):
+class Optimizer(Tunable):
     """A rule bound to the TrainVars of a collection.
 
     Args:
@@ -49,14 +45,20 @@ class Optimizer(Module):
             function of the step (from 0), such as a schedule.
         dynamic: names of hyperparameters that are kept in float32 state variables: those can be assigned without a
             new compile.
+        groups: :class:`Group` s of variables for which something is different.
+        schedules: hyperparameters that follow a function of the step (from 0), by name. Named subclasses also take
+            such a function in place of the number. All of them, and ``lr``, share one clock, a state variable.
+        constraints: what parameters are made to satisfy after each step: a projection for all of them, such as
+            ``projections.NonNegative()``, or a mapping from what matches names (as ``match`` of a Group) to one.
 
     Hyperparameters are attributes: ``opt.beta1`` reads one, ``opt.beta1 = 0.8`` sets it. One that is not dynamic is
     a constant of compiled programs, so setting it after a compile raises.
 
     Raises:
-        StructureError: there is no TrainVar in the collection.
+        StructureError: there is no TrainVar in the collection, a group or constraint has none, or two have one.
         DTypeError: a TrainVar is not of floating point.
         HyperparameterError: a hyperparameter is unknown or out of range.
+        CompositionError: groups differ in what has to be the same for all parameters together.
 
     Example:
         >>> import optimkit
@@ -77,42 +79,56 @@ class Optimizer(Module):
             cls.__doc__ = named_doc(cls.__doc__, rule_type)
             cls.__signature__ = named_signature(rule_type)  # type: ignore[attr-defined]
 
-    def __init__(self, vc: VarCollection, *args: Any, lr: Any = None, dynamic: Sequence[str] = (), **kwargs: Any):
+    def __init__(
+        self,
+        vc: VarCollection,
+        *args: Any,
+        lr: Any = None,
+        dynamic: Sequence[str] = (),
+        groups: Iterable[Group] = (),
+        schedules: Mapping[str, Callable[[Any], Any]] | None = None,
+        constraints: Constraint | Mapping[Any, Constraint] | None = None,
+        **kwargs: Any,
+    ):
+        where, schedules = f"optimizer.{type(self).__name__}", dict(schedules or {})
         if self.rule_type is not None:
-            rule = self.rule_type(*args, **kwargs)
+            args, kwargs, given = without_schedules(where, self.rule_type, args, kwargs)
+            rule, schedules = self.rule_type(*args, **kwargs), {**schedules, **given}
         else:
             rule, lr = rule_and_lr(*args, **kwargs, **{} if lr is None else {"lr": lr})  # type: ignore[misc]
-        where = f"optimizer.{type(self).__name__}"
         check_rule_type(where, rule)
         if not isinstance(vc, VarCollection):
             raise StructureError(message(where, "this is not a collection of variables.", "a VarCollection",
                                          type(vc).__name__, f"{type(self).__name__}(model.vars(), ...)"))  # fmt: skip
         found = vc.subset(TrainVar).unique()
         check_params(where, list(found.keys()), found.tensors())
-        self._rule, self._vc, self._compiled = rule, VarCollection(vc), False
+        self._vc, self._plan = VarCollection(vc), Plan(where, groups, found, rule)
+        self._rule = rule
         self.train_vars = VarCollection((name, TrainRef(v)) for name, v in found.items())  # type: ignore[arg-type]
-        self._add_state(where, lr, (dynamic,) if isinstance(dynamic, str) else tuple(dynamic))
+        frozen = self._plan.frozen
+        self._trained = VarCollection((name, ref) for name, ref in self.train_vars.items() if name not in frozen)
+        self._constraints = bound_constraints(where, constraints, {n: found[n] for n in self._trained.keys()})  # noqa: SIM118
+        dynamic = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
+        self._add_state(where, lr, dynamic, schedules | self._plan.schedules)
 
-    def _add_state(self, where: str, lr: Any, dynamic: tuple[str, ...]) -> None:
+    def _add_state(self, where: str, lr: Any, dynamic: tuple[str, ...], schedules: dict[str, Any]) -> None:
         params = self._params()
-        self._names, leaves, self._structure = name_state(list(params), self._rule.init(params))
-        self._state = self._new_vars(dict(zip(map(str, self._names), unshared(leaves, params.values()), strict=True)))
-        dynamic_values = {name: dynamic_value(where, self._rule, name) for name in dynamic}
-        self._schedule = None
+        values = self._tune(where, dynamic, schedules)
         if callable(lr):
-            self._schedule, self.clock = lr, state_var(jnp.zeros((), jnp.int32), place_beside(params.values()))
+            self._schedules["lr"] = lr
         elif lr is not None:
             check_lr(where, lr)
-            dynamic_values["lr"] = as_scalar(lr, params)
-        self._dynamic = self._new_vars({f".{name}": x for name, x in dynamic_values.items()})
+            values["lr"] = as_scalar(lr, params)
+        self._dynamic = self._new_vars({f".{name}": x for name, x in values.items()})
+        if self._schedules:
+            self.clock = state_var(jnp.zeros((), jnp.int32), place_beside(params.values()))
+        self._names, leaves, self._structure = name_state(list(params), self._rule_now(where).init(params))
+        self._state = self._new_vars(dict(zip(map(str, self._names), unshared(leaves, params.values()), strict=True)))
 
     def _new_vars(self, values: dict[str, Any]) -> VarCollection:
         """Make state variables, named as in ``vars()``, so that messages name them so too."""
         prefix, place = f"({type(self).__name__})", place_beside(self._params().values())
         return VarCollection((prefix + name, state_var(x, place)) for name, x in values.items())
-
-    def _dynamic_var(self, name: str) -> BaseVar | None:
-        return self._dynamic.get(f"({type(self).__name__}).{name}")
 
     # --- one step -------------------------------------------------------------------------------------------------
 
@@ -125,6 +141,7 @@ class Optimizer(Module):
         grad_fn: Callable[[Any], Any] | None = None,
         value_and_grad_fn: Callable[[Any], tuple[Any, Any]] | None = None,
         key: Any = None,
+        hyper_params: Any = None,
         **overrides: Any,
     ) -> None:
         """Take one step.
@@ -137,7 +154,9 @@ class Optimizer(Module):
             grad_fn: a function from ``{name: parameter}`` to ``{name: gradient}``, for rules that need it.
             value_and_grad_fn: a function from ``{name: parameter}`` to the loss and ``{name: gradient}``, likewise.
             key: a random key, for rules that need it.
-            **overrides: hyperparameters for this call, by name; None keeps one.
+            hyper_params: all hyperparameters for this call: a rule as the optimizer's own, with other values, or a
+                mapping from names to values. What groups have of their own stays.
+            **overrides: hyperparameters for this call, by name, before those; None keeps one.
 
         Raises:
             StructureError: wrong number, names or shapes of gradients.
@@ -157,7 +176,7 @@ class Optimizer(Module):
             ))  # fmt: skip
         overrides |= zip(names, positional, strict=False)
         inputs = {"value": value, "grad_fn": grad_fn, "value_and_grad_fn": value_and_grad_fn, "key": key}
-        self._apply(unwrap(lr), grads, inputs, overrides)
+        self._apply(unwrap(lr), grads, inputs, hyper_params, overrides)
 
     def step(self, grads: Sequence[Any] | Mapping[str, Any], **inputs: Any) -> None:
         """Take one step with the learning rate given to the constructor; keywords as in :meth:`__call__`."""
@@ -209,22 +228,25 @@ class Optimizer(Module):
             self(self._own_lr() if lr is None else lr, list(grads.values()), **needed, **overrides)
         return outputs
 
-    def _apply(self, lr: Any, grads: Any, inputs: dict[str, Any], overrides: dict[str, Any]) -> None:
+    def _apply(self, lr: Any, grads: Any, inputs: dict[str, Any], hyper_params: Any, overrides: dict[str, Any]) -> None:
         where = f"optimizer.{type(self).__name__}(lr, grads)"
         check_lr(where, lr)
-        params = self._params()
-        grads = bound_grads(where, grads, params)
-        rule = lookup.override(where, self._rule_now(), {name: unwrap(x) for name, x in overrides.items()})
+        every = {name: ref.value for name, ref in self.train_vars.items()}
+        grads = bound_grads(where, grads, every, self._plan.frozen)
+        params = {name: every[name] for name in grads}
+        rule = self._rule_now(where, hyper_params, overrides)
         check_needs(where, rule, inputs)
+        if self._plan.frozen:
+            inputs |= only(params, every, inputs)
         delta, state = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), self._state_tree())
         check_structure(where, rule, "displacement", jax.tree.structure(delta), jax.tree.structure(params))
-        moved = displace(params, delta)
-        new = [moved[name] for name in self.train_vars.keys()]  # noqa: SIM118 - iteration gives variables
+        moved = constrained(self._constraints, params, delta, displace(params, delta))
+        new = [moved[name] for name in params]
         leaves, structure = jax.tree.flatten(state)
         check_structure(where, rule, "state", structure, self._structure)
         new += leaves
-        variables = [*self.train_vars.values(), *self._state.values()]
-        if self._schedule is not None:
+        variables = [*self._trained.values(), *self._state.values()]
+        if self._schedules:
             variables.append(self.clock)
             new.append(count_up(self.clock.value))
         new = [v.checked(x) for v, x in zip(variables, new, strict=True)]
@@ -232,74 +254,10 @@ class Optimizer(Module):
         store([v._buffer for v in variables], new)
 
     def _params(self) -> dict[str, jax.Array]:
-        return {name: ref.value for name, ref in self.train_vars.items()}
+        return {name: ref.value for name, ref in self._trained.items()}
 
     def _state_tree(self) -> Any:
         return self._structure.unflatten([v.value for v in self._state.values()])
-
-    def _rule_now(self) -> Rule:
-        prefix = f"({type(self).__name__})."
-        values = {name.removeprefix(prefix): v.value for name, v in self._dynamic.items() if name != f"{prefix}lr"}
-        return lookup.override(type(self).__name__, self._rule, values)
-
-    # --- hyperparameters ------------------------------------------------------------------------------------------
-
-    @property
-    def rule(self) -> Rule:
-        """The rule, with the present values of its hyperparameters."""
-        return self._rule_now()
-
-    @property
-    def lr(self) -> Any:
-        """The learning rate of the next :meth:`step`; None where the constructor was given none."""
-        if self._schedule is not None:
-            return self._schedule(self.clock.value)
-        var = self._dynamic_var("lr")
-        return None if var is None else var.value
-
-    @lr.setter
-    def lr(self, lr: Any) -> None:
-        where, lr = f"optimizer.{type(self).__name__}.lr", unwrap(lr)
-        check_lr(where, lr)
-        var = self._dynamic_var("lr")
-        if var is None:
-            how = "follows a schedule" if self._schedule is not None else "was not given to the constructor"
-            raise HyperparameterError(message(where, f"the learning rate {how}, so it cannot be set.", None, None,
-                                              "Construct the optimizer with lr=<number>."))  # fmt: skip
-        var.assign(as_scalar(lr, self._params()))
-
-    def _own_lr(self) -> Any:
-        lr = self.lr
-        if lr is None and self._schedule is None:
-            raise MissingInputError(message(
-                f"optimizer.{type(self).__name__}", "there is no learning rate.", None, None,
-                f"Give it to the constructor, {type(self).__name__}(vc, ..., lr=0.1), or to the call, opt(lr, grads)."
-            ))  # fmt: skip
-        return lr
-
-    def __getattr__(self, name: str) -> Any:
-        rule: Any = self.__dict__.get("_rule")
-        if rule is None or name.startswith("_") or name not in lookup.names_of(rule):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        var = self._dynamic_var(name)
-        return lookup.get("", rule, name) if var is None else var.value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        rule: Any = self.__dict__.get("_rule")
-        known = rule is not None and not name.startswith("_") and name not in self.__dict__
-        if not known or hasattr(type(self), name) or name not in lookup.names_of(rule):
-            object.__setattr__(self, name, value)
-        elif (var := self._dynamic_var(name)) is not None:
-            value = unwrap(value)
-            lookup.override(f"optimizer.{type(self).__name__}", rule, {name: value})  # raises if out of range
-            var.assign(cast(value, jnp.float32))
-        elif self._compiled:
-            raise HyperparameterError(message(
-                f"optimizer.{type(self).__name__}", f"{name!r} is a constant of programs that are compiled already.",
-                None, None, f"Construct the optimizer with dynamic=({name!r},) to change it between steps."
-            ))  # fmt: skip
-        else:
-            self._rule = lookup.override(f"optimizer.{type(self).__name__}", rule, {name: value})
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -325,8 +283,16 @@ class Optimizer(Module):
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold, for the length of a block, the parameters that the rule evaluates at (its averages, if any)."""
-        with self.train_vars.swapped(self._rule_now().eval_params(self._state_tree(), self._params())):
+        with self._trained.swapped(self._rule_now().eval_params(self._state_tree(), self._params())):
             yield
+
+    def summary(self, width: int = 100) -> Summary:
+        """Return the plan as a table: each variable's group, shape, dtype and bytes of state, and each group's rule.
+
+        Args:
+            width: the number of columns.
+        """
+        return summarize(self, width)
 
     def __repr__(self) -> str:
         size = sum(ref.size for ref in self.train_vars)

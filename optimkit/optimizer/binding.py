@@ -13,24 +13,26 @@ from jax.sharding import Sharding
 from optimkit.core import StateVar
 from optimkit.core.variable import reduce_first, reduce_mean, unwrap
 from optimkit.errors import DTypeError, HyperparameterError, StructureError, describe, message
-from optimkit.hyper import hyperparameters
 from optimkit.placement import put
 from optimkit.pure import check_grad
-from optimkit.rules import lookup
 from optimkit.rules.base import Rule
 
 
-def bound_grads(where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax.Array]:
-    """Return gradients by name, or raise where they do not fit the parameters one by one."""
+def bound_grads(where: str, grads: Any, params: dict[str, Any], frozen: frozenset[str]) -> dict[str, jax.Array]:
+    """Return gradients by name, or raise where they do not fit the parameters one by one.
+
+    Those of frozen parameters are not looked at, and are left out.
+    """
     names = list(params)
     if isinstance(grads, Mapping):
         given = list(grads.keys())
-        missing, unknown = [n for n in names if n not in given], [n for n in given if n not in params]
+        missing = [n for n in names if n not in given and n not in frozen]
+        unknown = [n for n in given if n not in params]
         if missing or unknown:
             raise StructureError(message(
                 where, "the names of the gradients are not those of the variables.", names, given,
                 f"Missing: {missing}. Unknown: {unknown}."))  # fmt: skip
-        named = {n: grads[n] for n in names}
+        named = {n: grads[n] for n in names if n not in frozen}
     elif isinstance(grads, list | tuple):
         if len(grads) != len(names):
             raise StructureError(message(
@@ -41,7 +43,7 @@ def bound_grads(where: str, grads: Any, params: dict[str, Any]) -> dict[str, jax
     else:
         raise StructureError(message(where, "the gradients are neither a list nor a mapping.",
                                      f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
-    named = {name: unwrap(g) for name, g in named.items()}
+    named = {name: unwrap(g) for name, g in named.items() if name not in frozen}
     for name, g in named.items():
         if g is not None and not _is_array(g):
             raise DTypeError(message(where, f"the gradient of {name!r} is not an array.", describe(params[name]),
@@ -65,22 +67,11 @@ def rule_and_lr(rule: Any = None, lr: Any = None, **unknown: Any) -> tuple[Any, 
     """Return the arguments of the constructor that takes a rule, or raise where there are others."""
     if unknown:
         raise HyperparameterError(message(
-            "optimizer.Optimizer", f"there is no argument {next(iter(unknown))!r}.", "rule, lr, dynamic",
+            "optimizer.Optimizer", f"there is no argument {next(iter(unknown))!r}.",
+            "rule, lr, dynamic, groups, schedules, constraints",
             ", ".join(map(repr, unknown)), "Give hyperparameters to the rule: Optimizer(vc, rules.Adam(beta1=0.8))."
         ))  # fmt: skip
     return rule, lr
-
-
-def dynamic_value(where: str, rule: Rule, name: str) -> jax.Array:
-    """Return the present value of a hyperparameter that is to be dynamic, or raise where it is no real number."""
-    path, field = lookup.find(where, rule, name)
-    holder = lookup.at(rule, path)
-    domain, value = hyperparameters(holder)[field].metadata["domain"], getattr(holder, field)
-    if value is None or not isinstance(domain, str) or domain.startswith("int "):
-        raise HyperparameterError(message(
-            where, f"hyperparameter {name!r} cannot be dynamic.", "one that is a real number", f"{value!r}",
-            "Leave it out of dynamic=(...): it is a constant of compiled programs."))  # fmt: skip
-    return jnp.float32(value)
 
 
 def unshared(leaves: Sequence[Any], params: Iterable[jax.Array]) -> list[jax.Array]:
@@ -90,6 +81,21 @@ def unshared(leaves: Sequence[Any], params: Iterable[jax.Array]) -> list[jax.Arr
         result.append(jnp.copy(x) if id(x) in taken else x)
         taken.add(id(x))
     return result
+
+
+def only(params: dict[str, Any], every: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the functions among a step's inputs as functions of some of the parameters, the others as they are."""
+
+    def some(grads: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: grads[name] for name in params}
+
+    def of_all(f: Any, result: Any) -> Any:
+        return f and (lambda moved: result(f({**every, **moved})))
+
+    return {
+        "grad_fn": of_all(inputs.get("grad_fn"), some),
+        "value_and_grad_fn": of_all(inputs.get("value_and_grad_fn"), lambda pair: (pair[0], some(pair[1]))),
+    }
 
 
 def check_structure(where: str, rule: Rule, what: str, got: Any, expected: Any) -> None:

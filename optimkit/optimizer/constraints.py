@@ -26,12 +26,12 @@ def bound_constraints(where: str, given: Any, variables: Mapping[str, BaseVar]) 
     if given is None:
         return {}
     found: dict[str, Constraint] = {}
-    for match, constraint in (given if isinstance(given, Mapping) else {".": given}).items():
+    for match, constraint in (given if isinstance(given, Mapping) else {None: given}).items():
         if not callable(constraint) or isinstance(constraint, type):
             raise StructureError(message(where, "this is no constraint.", "a projection, such as NonNegative()",
                                          describe(constraint)))  # fmt: skip
-        checked = checked_match(f"{where}: constraints", match) or ()
-        taken = [name for name, var in variables.items() if matches(checked, name, var)]
+        checked = checked_match(f"{where}: constraints", match)
+        taken = [name for name, var in variables.items() if checked is None or matches(checked, name, var)]
         if not taken:
             raise StructureError(message(
                 where, f"the constraint {constraint!r} gets no variable.",

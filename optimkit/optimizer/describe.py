@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
 
-from optimkit.hyper import hyperparameters
 from optimkit.rules.base import Rule
 
 
 def named_signature(rule_type: type[Rule]) -> inspect.Signature:
-    """Return ``(vc, <hyperparameters>, *, lr=None, dynamic=())``."""
+    """Return ``(vc, <hyperparameters>, *, lr=None, dynamic=(), groups=(), schedules=None, constraints=None)``."""
     parameter, kinds = inspect.Parameter, inspect.Parameter
     fields = [
-        parameter(name, kinds.KEYWORD_ONLY if f.kw_only else kinds.POSITIONAL_OR_KEYWORD,
+        parameter(f.name, kinds.KEYWORD_ONLY if f.kw_only else kinds.POSITIONAL_OR_KEYWORD,
                   default=parameter.empty if f.default is dataclasses.MISSING else f.default, annotation=f.type)
-        for name, f in ((f.name, f) for f in dataclasses.fields(rule_type))
+        for f in dataclasses.fields(rule_type)  # type: ignore[arg-type]
     ]  # fmt: skip
-    own: list[Any] = [parameter("lr", kinds.KEYWORD_ONLY, default=None),
-                      parameter("dynamic", kinds.KEYWORD_ONLY, default=())]  # fmt: skip
+    options = {"lr": None, "dynamic": (), "groups": (), "schedules": None, "constraints": None}
+    own = [parameter(name, kinds.KEYWORD_ONLY, default=default) for name, default in options.items()]
     ordered = sorted(fields, key=lambda p: p.kind)
     return inspect.Signature([parameter("vc", kinds.POSITIONAL_OR_KEYWORD), *ordered, *own])
 

@@ -12,10 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from optimkit.core import BaseVar
-from optimkit.errors import CompositionError, HyperparameterError, StructureError, message
+from optimkit.errors import HyperparameterError, StructureError, message
 from optimkit.hyper import check_hyperparameter
 from optimkit.rules import lookup
 from optimkit.rules.base import LeafRule, Rule, check_rule_type
@@ -59,6 +57,7 @@ class Group:
             norm; their gradients may be None.
         fallback: whether it takes what groups before it leave of its match. Otherwise a variable that two groups
             match is an error.
+        optional: whether it may take none. Otherwise that is an error.
         **hyperparameters: hyperparameters of the optimizer's rule that are others for this group, by name; numbers,
             or functions of the step.
 
@@ -70,9 +69,10 @@ class Group:
     groups of one name, an unknown hyperparameter, or one that has to be the same for all parameters together.
 
     Example:
-        >>> import optimkit
-        >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(1)), "bias": optimkit.TrainVar(jnp.ones(1))})
-        >>> opt = optimkit.optimizer.AdamW(vc, weight_decay=0.5, groups=[Group("no_decay", "bias", weight_decay=0.0)])
+        >>> import jax.numpy as jnp
+        >>> from optimkit import TrainVar, VarCollection, optimizer
+        >>> vc = VarCollection({"w": TrainVar(jnp.ones(1)), "bias": TrainVar(jnp.ones(1))})
+        >>> opt = optimizer.AdamW(vc, weight_decay=0.5, groups=[Group("no_decay", "bias", weight_decay=0.0)])
         >>> opt(0.1, [jnp.zeros(1), jnp.zeros(1)])
         >>> vc["w"].value, vc["bias"].value
         (Array([0.95], dtype=float32), Array([1.], dtype=float32))
@@ -88,6 +88,7 @@ class Group:
         slot_dtype: str | None = None,
         frozen: bool = False,
         fallback: bool = False,
+        optional: bool = False,
         **hyperparameters: Any,
     ):
         if not isinstance(name, str) or not NAME.fullmatch(name) or name == REST:
@@ -97,7 +98,7 @@ class Group:
         where = f"Group({name!r})"
         self.name, self.match = name, checked_match(where, match)
         self.rule, self.lr_scale, self.slot_dtype = rule, lr_scale, slot_dtype
-        self.frozen, self.fallback = frozen, fallback or match is None
+        self.frozen, self.fallback, self.optional = frozen, fallback or match is None, optional
         self.hyperparameters = {n: x for n, x in hyperparameters.items() if x is not None}
         self._check(where)
 
@@ -108,8 +109,9 @@ class Group:
                 where, f"a frozen group does not step, so {given[0]!r} means nothing.", "frozen=True alone",
                 ", ".join(given)))  # fmt: skip
         if "lr" in given:
-            raise HyperparameterError(message(where, "a group has no learning rate of its own.", "lr_scale, a factor",
-                                              "lr", "Write lr_scale=0.1 for a tenth of the learning rate."))  # fmt: skip
+            raise HyperparameterError(message(
+                where, "a group has no learning rate of its own.", "lr_scale, a factor", "lr",
+                "Write lr_scale=0.1 for a tenth of the learning rate."))  # fmt: skip
         beside = [n for n in given if n not in ("rule", LR_SCALE)]
         if self.rule is not None:
             check_rule_type(where, self.rule)
@@ -154,11 +156,25 @@ def matches(match: tuple[OneMatch, ...], name: str, var: BaseVar) -> bool:
     for one in match:
         if isinstance(one, type):
             found: Any = isinstance(var, one)
+        elif isinstance(one, Together):
+            found = one(name, var)
         else:
             found = re.search(one, name) if isinstance(one, str | re.Pattern) else one(name, var.value)
         if found:
             return True
     return False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Together:
+    """The match of variables that are in all of some groups and in none of others."""
+
+    all_of: tuple[Group, ...]
+    none_of: tuple[Group, ...] = ()
+
+    def __call__(self, name: str, var: Any) -> bool:
+        """Tell whether a variable is."""
+        return all(g.takes(name, var) for g in self.all_of) and not any(g.takes(name, var) for g in self.none_of)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +186,9 @@ class Within:
     def __call__(self, name: str, x: Any) -> bool:
         """Tell whether the name is among them."""
         return name in self.names
+
+    def __repr__(self) -> str:
+        return f"{len(self.names)} of them"
 
 
 class Plan:
@@ -205,9 +224,10 @@ class Plan:
                 self.constants[target] = x
         shared = [REST, *(g.name for g in self.groups.values() if not g.frozen and g.rule is None)]
         by_group = {g: frozenset(n for n, own in self.group_of.items() if own == g) for g in (REST, *self.groups)}
+        shared = [g for g in shared if g == REST or by_group[g]]
         self._shared = shared[1:]
         self._members = Members(tuple((n, i) for i, g in enumerate(shared) for n in sorted(by_group[g])))
-        self._own = {g.name: Within(by_group[g.name]) for g in self.groups.values() if g.rule is not None}
+        self._own = {g.name: Within(by_group[g.name]) for g in self.groups.values() if g.rule and by_group[g.name]}
         self._rest = Within(frozenset(n for n, _ in self._members.pairs))
 
     # --- hyperparameters by name ----------------------------------------------------------------------------------
@@ -236,6 +256,8 @@ class Plan:
             return self.constants[target]
         if target.group and target.field == LR_SCALE:
             return 1.0
+        if target.field == "slot_dtype" and target.group and self.groups[target.group].slot_dtype is not None:
+            return self.groups[target.group].slot_dtype
         return getattr(lookup.at(self.rule_of(target.group, rule), target.path), target.field)
 
     def checked(self, where: str, rule: Rule, target: Target, value: Any) -> Rule:
@@ -305,10 +327,12 @@ def _assigned(where: str, groups: Mapping[str, Group], variables: Mapping[str, B
                 f"If {takers[0].name!r} is to have it, write Group({doubtful[0].name!r}, ..., fallback=True)."
             ))  # fmt: skip
         found[name] = takers[0].name if takers else REST
+    taken = set(found.values())
     for group in groups.values():
-        if group.name not in found.values():
+        if group.name not in taken and not group.optional:
             raise StructureError(message(
-                where, f"the group {group.name!r} gets no variable.", "one of " + ", ".join(map(repr, variables.keys())),
+                where, f"the group {group.name!r} gets no variable.",
+                "one of " + ", ".join(map(repr, variables.keys())),
                 f"{group!r}" + ", after the groups before it" * group.fallback))  # fmt: skip
     return found
 

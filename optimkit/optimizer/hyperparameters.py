@@ -1,8 +1,8 @@
 """The hyperparameters of an optimizer: what they are now, and how they change between steps.
 
-Each is one of three: a *constant* of compiled programs; *dynamic*, a float32 state variable that can be assigned without
-a new compile; or *scheduled*, a function of the step. All schedules of an optimizer share one clock, a state variable
-that counts its steps from 0. The learning rate of ``step`` is dynamic or scheduled.
+Each is one of three: a *constant* of compiled programs; *dynamic*, a float32 state variable that can be assigned
+without a new compile; or *scheduled*, a function of the step. All schedules of an optimizer share one clock, a state
+variable that counts its steps from 0. The learning rate of ``step`` is dynamic or scheduled.
 
 A name is that of the rule's field, ``"beta1"``; with the rule's class before it where two rules have one,
 ``"Adam.beta1"``; and with a group before that, ``"head.beta1"``.
@@ -117,6 +117,11 @@ class Tunable(Module):
     def rule(self) -> Rule:
         """The rule, with the present values of its hyperparameters; one for all groups together."""
         return self._rule_now()
+
+    @property
+    def group_of(self) -> dict[str, str]:
+        """The name of each variable's group, ``"default"`` where no group takes it."""
+        return dict(self._plan.group_of)
 
     def group(self, name: str) -> GroupValues:
         """Return the hyperparameters of a group, as attributes: ``opt.group("head").lr_scale``.

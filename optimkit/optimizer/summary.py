@@ -6,14 +6,11 @@ import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from optimkit.core import TrainRef
-from optimkit.optimizer.groups import LR_SCALE, REST, Plan
+from optimkit.optimizer.groups import REST
 from optimkit.rules.base import Rule
-
-if TYPE_CHECKING:
-    from optimkit.optimizer.base import Optimizer
 
 MANY = 40  # rows above which like variables share one
 NUMBER = re.compile(r"\d+")
@@ -39,7 +36,7 @@ class Row(NamedTuple):
     state: int
 
 
-def summarize(opt: Optimizer, width: int) -> Summary:
+def summarize(opt: Any, width: int) -> Summary:
     """Return an optimizer's variables and groups as tables of at most ``width`` columns."""
     own = opt.vars().subset(is_not=TrainRef)
     total = sum(v.value.nbytes for v in own)
@@ -53,7 +50,7 @@ def summarize(opt: Optimizer, width: int) -> Summary:
     ]
     shared = total - sum(row.state for row in rows)
     parts = [
-        f"{type(opt).__name__}: {len(rows)} variables, {sum(ref.size for ref in opt.train_vars):,} parameters",
+        f"{type(opt).__name__}: {_count(rows)}, {sum(ref.size for ref in opt.train_vars):,} parameters",
         "",
         *_variables(rows, shared, width),
         "",
@@ -115,7 +112,7 @@ def _short(text: str, width: int) -> str:
 # --- the table of groups ----------------------------------------------------------------------------------------------
 
 
-def _groups(opt: Optimizer, rows: list[Row], width: int) -> list[str]:
+def _groups(opt: Any, rows: list[Row], width: int) -> list[str]:
     """Return a line for each group: how much is in it, its rule and what is different."""
     by_group: dict[str, list[Row]] = {name: [] for name in (REST, *opt._plan.groups)}
     for row in rows:
@@ -125,34 +122,45 @@ def _groups(opt: Optimizer, rows: list[Row], width: int) -> list[str]:
     lines = [f"{'group':{names}}  rule and hyperparameters"]
     for name, found in by_group.items():
         size = sum(row.size for row in found)
-        counts = f" [{len(found)} variables, {size:,} bytes, state {sum(row.state for row in found):,}]"
-        text = _rule_of(opt, opt._plan, name) + counts
+        counts = f" [{_count(found)}, {size:,} bytes, state {sum(row.state for row in found):,}]"
+        text = _rule_of(opt, name) + counts
         lines += textwrap.wrap(text, max(width, 40), initial_indent=f"{name:{names}}  ",
                                subsequent_indent=" " * (names + 4), break_on_hyphens=False)  # fmt: skip
     return lines
 
 
-def _rule_of(opt: Optimizer, plan: Plan, name: str) -> str:
+def _rule_of(opt: Any, name: str) -> str:
     """Return the rule of a group as a text, with the values that its hyperparameters have now."""
+    plan, values = opt._plan, opt._present()
     group = plan.groups.get(name)
     if group is not None and group.frozen:
         return "frozen"
-    rule, scale = plan.of_group("" if group is None else name, opt._rule, opt._present())
-    how = [f"{n} {how}" for n, how in _changes(opt, "" if group is None else name)]
+    rule, scale = plan.of_group("", opt._rule, values)
+    if group is not None:
+        rule, scale = plan.of_group(name, rule, values)
+    own = "" if group is None else name
+    how = [f"{n} {'scheduled' if n in opt._schedules else 'dynamic'}" for n in _changing(opt, own)]
     times = "" if group is None or group.lr_scale is None else f"lr * {_number(scale)}, "
     return times + _shown(rule) + f" ({', '.join(how)})" * bool(how)
 
 
-def _changes(opt: Optimizer, group: str) -> Iterable[tuple[str, str]]:
-    """Yield the names of hyperparameters that are not constants, and how they change."""
+def _changing(opt: Any, group: str) -> Iterable[str]:
+    """Yield the names of the hyperparameters of a group that are not constants."""
+    plan = opt._plan
+    shared = not group or plan.groups[group].rule is None
     for target, name in opt._changing.items():
-        if target.group in ("", group):
-            yield name, "scheduled" if name in opt._schedules else "dynamic"
+        own = target._replace(group=group)
+        if target == own or (shared and not target.group and own not in plan.constants.keys() | opt._changing.keys()):
+            yield name
 
 
 def _shown(rule: Rule) -> str:
     """Return the repr of a rule, arrays among its hyperparameters as numbers."""
     return re.sub(r"Array\(([^,()]+), dtype=\w+\)", lambda m: _number(m[1]), repr(rule))
+
+
+def _count(rows: list[Row]) -> str:
+    return f"{len(rows)} variable{'s' * (len(rows) != 1)}"
 
 
 def _number(x: Any) -> str:

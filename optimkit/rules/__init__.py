@@ -1,7 +1,7 @@
 """Rules: optimization algorithms as immutable values. The stateful classes of the same names are in ``optimizer``.
 
 In order of complexity: :class:`SGD`, :class:`Momentum`, :class:`Adam`, :class:`AdamW`, :class:`LARS`; stages to chain
-them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio` and those of the modules ``clipping`` and
+them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio`, those of the modules ``clipping`` and
 ``gradients``; and what composes them: :class:`Chain`, :class:`Partition`.
 """
 

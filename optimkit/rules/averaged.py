@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from optimkit import numerics
 from optimkit.hyper import hyper
-from optimkit.rules.base import Step, Tree, Wrapper
+from optimkit.rules.base import Step, Tree, Wrapper, displace
 from optimkit.rules.wrappers import widened
 
 
@@ -99,8 +99,9 @@ class Lookahead(Wrapper):
     ``opt.evaluating()``, gives the slow weights φ; the parameters are the fast ones, θ. Memory: one float32 per
     parameter.
 
-    State: ``inner``, which is kept when the weights are synchronised (the default of the authors' code); ``slow``,
-    shaped as the parameter, float32 (float64), from the parameters; ``k``, int32, the number of steps since.
+    State: ``inner``, which is kept when the weights are synchronised (the default of the authors' code), or begins
+    anew with ``reset=True``; ``slow``, shaped as the parameter, float32 (float64), from the parameters; ``k``, int32,
+    the number of steps since.
 
     Deviations: none. Defaults are those of TensorFlow Addons; the authors' code has 5 and 0.8. Where a parameter is
     changed from outside right after construction or a synchronisation, φ begins there; between two synchronisations
@@ -122,6 +123,7 @@ class Lookahead(Wrapper):
     chainable = False  # the slow weights depend on the steps that are taken
     period: int = hyper(6, "int [1, 2147483647]", "steps of the inner rule for one of the slow weights, k")
     slow_step: float = hyper(0.5, "(0, 1]", "part of the way that the slow weights go, alpha")
+    reset: bool = hyper(False, bool, "whether the inner rule begins anew at each synchronisation")
 
     def init(self, params: Tree) -> Tree:
         """Return the inner rule's state, the slow weights and the counter."""
@@ -141,6 +143,9 @@ class Lookahead(Wrapper):
         slow = self._slow(state, step.params)
         both = jax.tree.map(outer, slow, step.params, widened(delta, step.params))
         delta, slow = jax.tree.transpose(jax.tree.structure(slow), jax.tree.structure((0, 0)), both)
+        if self.reset:
+            fresh = self.inner.init(displace(step.params, delta))
+            inner = jax.tree.map(lambda new, x: jnp.where(synced, new, x), fresh, inner)
         return delta, {"inner": inner, "slow": slow, "k": jnp.where(synced, 0, k)}
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:

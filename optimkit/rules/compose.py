@@ -226,7 +226,8 @@ class Partition(Rule):
         for i, match in enumerate(self.matches):
             if i not in found.values():
                 raise StructureError(message(
-                    "Partition", f"route {i} ({shown_match(match)} -> {type(self.rules[i]).__name__}) gets no parameter.",
+                    "Partition",
+                    f"route {i} ({shown_match(match)} -> {type(self.rules[i]).__name__}) gets no parameter.",
                     "one of " + ", ".join(map(repr, names)), "none that an earlier route has not taken",
                     "The first match wins: put narrow routes before wide ones."))  # fmt: skip
         return found

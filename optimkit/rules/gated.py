@@ -40,11 +40,11 @@ class Accumulated(Following):
         s ← s + g at each call;  at every k-th:  inner step with g = s / k,  s ← 0
 
     The inner rule runs at every k-th call only, with that call's learning rate, and its steps are counted as steps:
-    ``k`` micro-batches are one step with one batch ``k`` times as large, and ``every=1`` is no wrapper at all. The
-    other calls move nothing. ``every`` is a number, or a function of the number of inner steps so far; less than 1
-    counts as 1, and a mean is always that of the calls that it was added up over. Wrap the whole algorithm: a stage
-    after this one in a chain would act at each call. Infinities and NaN reach the inner rule, and end with its step.
-    Memory: one float32 per parameter.
+    ``k`` micro-batches are one step with one batch ``k`` times as large, to rounding (exactly where sums are exact and
+    k is a power of 2), and ``every=1`` is no wrapper at all. The other calls move nothing. ``every`` is a number, or a
+    function of the number of inner steps so far; less than 1 counts as 1, and a mean is always that of the calls that
+    it was added up over. Wrap the whole algorithm: a stage after this one in a chain would act at each call. Infinities
+    and NaN reach the inner rule, and end with its step. Memory: one float32 per parameter.
 
     State: ``inner``; ``total``, the sum, shaped as the parameter, float32 (float64), from 0; ``k``, int32, the number
     of gradients in it; where ``every`` is a function, ``t``, int32, the number of inner steps; where the inner rule
@@ -73,12 +73,11 @@ class Accumulated(Following):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "grad_fn" in self.inner.needs:
+        if {"grad_fn", "value_and_grad_fn"} & set(self.inner.needs):
             name = type(self.inner).__name__
             raise CompositionError(message(
                 "Accumulated", f"{name} needs gradients elsewhere, which are not accumulated.",
-                "a rule that needs gradients only", name, f"Put it inside: {name}(Accumulated(...), ...)."
-            ))  # fmt: skip
+                "a rule that needs gradients only", name, "Give it whole batches."))  # fmt: skip
 
     def init(self, params: Tree) -> Tree:
         """Return the inner rule's state, an empty sum and the counters."""

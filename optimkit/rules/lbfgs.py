@@ -120,12 +120,13 @@ class LBFGS(Rule):
         params = [numerics.cast(p, numerics.compute_dtype(p.dtype)) for p in jax.tree.leaves(step.params)]
         grads = [numerics.cast(g, p.dtype) for g, p in zip(structure.flatten_up_to(step.grads), params, strict=True)]
         value = None if self.line_search is None else numerics.cast(step.value, state["alpha"].dtype)
-        finite = jnp.isfinite(numerics.norm(*grads)) & (True if value is None else jnp.isfinite(value))
+        norm = numerics.norm(*grads)
+        finite = jnp.isfinite(norm) & (True if value is None else jnp.isfinite(value))
         memory = {**state, "slots": structure.flatten_up_to(state["slots"])}
         lr = numerics.cast(step.lr, state["alpha"].dtype)
         ray, slope, new = _direct(params, grads, memory, lr, finite)
         found = self._search(step, structure, ray, slope, value)
-        alpha = jnp.where(finite, numerics.cast(found.alpha, slope.dtype), 0.0)
+        alpha = jnp.where(finite & (norm > 0), numerics.cast(found.alpha, slope.dtype), 0.0)
         # Where no better point was found the direction was bad: the next step starts anew.
         new["cosine"] = jnp.where(finite & found.failed & (alpha == 0), 0.0, new["cosine"])
         new["evaluations"] = _add(state["evaluations"], found.evaluations)

@@ -61,18 +61,21 @@ class _Progress(NamedTuple):
 class LineSearch:
     """What line searches share: the first step, 1, the bound on evaluations, and what is done when it is reached.
 
-    A subclass defines ``judge``, or ``search`` itself, and may have further hyperparameters, declared as in rules. Where no point
-    satisfies the conditions, the lowest one found is taken if it is below the start, and otherwise no step. A loss or a
-    slope that is not finite counts as too far: such a point is never taken.
-    ``noise=0`` takes losses at their word; otherwise ``noise`` counts as 8 eps of the loss's dtype at least.
+    A subclass defines ``judge``, or ``search`` itself, and may have further hyperparameters, declared as in rules.
+    Where no point satisfies the conditions, the lowest one found is taken if it is below the start, and otherwise no
+    step. A loss or a slope that is not finite counts as too far: such a point is never taken. ``noise=0`` takes losses
+    at their word; otherwise ``noise`` counts as 8 eps of the loss's dtype at least.
     """
 
     max_evaluations: int = hyper(20, "int [1, inf)", "how often the loss is evaluated at most", kw_only=True)
-    noise: float = hyper(1e-6, "[0, inf)", "differences of the loss that count as rounding, relative to its size", kw_only=True)
+    noise: float = hyper(
+        1e-6, "[0, inf)", "differences of the loss that count as rounding, relative to its size", kw_only=True
+    )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        fields = {name: f for name, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
+        own = {name: f for name, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
+        fields = own | {f.name: f for f in dataclasses.fields(cls)}  # of the base, for this is not yet a dataclass
         if cls.__doc__ and fields and "Hyperparameters:" not in cls.__doc__:
             lines = [f"    {n}: {f.metadata['doc']}; in {f.metadata['domain']}, default {f.default!r}."
                      for n, f in fields.items() if "domain" in f.metadata]  # fmt: skip
@@ -194,7 +197,7 @@ class Zoom(LineSearch):
 
     Reference: Nocedal & Wright 2006, Numerical Optimization, Algorithms 3.5 and 3.6, eq. 3.59; for the approximate
     condition, and 1e-6 as its noise, Hager & Zhang 2005, A New Conjugate Gradient Method with Guaranteed Descent and an
-    Efficient Line Search, SIAM Journal on Optimization 16, eq. 4.3.
+    Efficient Line Search, SIAM Journal on Optimization 16, section 4.
 
     Example:
         >>> square = lambda alpha: ((1 - 3 * alpha) ** 2, -6 * (1 - 3 * alpha))

@@ -46,8 +46,9 @@ class Members:
             part, dot, _ = part.rpartition(".")
             if not dot:
                 raise StructureError(message(
-                    "Variants", f"the parameter {name!r} is in no group.", "one of " + ", ".join(map(repr, self._index)),
-                    repr(name), "A wrapper must hand parameters on under their names."))  # fmt: skip
+                    "Variants", f"the parameter {name!r} is in no group.",
+                    "one of " + ", ".join(map(repr, self._index)), repr(name),
+                    "A wrapper must hand parameters on under their names."))  # fmt: skip
         return self._index[part]
 
 
@@ -168,8 +169,8 @@ def distribute(where: str, variants: Sequence[Rule], scales: Sequence[Scale], me
 
     Example:
         >>> from optimkit import rules
-        >>> rule, other = (rules.Chain(rules.ClipByGlobalNorm(), rules.WeightDecay(r), rules.Adam()) for r in (0.1, 0.0))
-        >>> distribute("example", [rule, other], [1.0, 1.0], Members((("w", 0), ("b", 1)))).rules[1]
+        >>> pair = [rules.Chain(rules.ClipByGlobalNorm(), rules.WeightDecay(rate), rules.Adam()) for rate in (0.1, 0.0)]
+        >>> distribute("example", pair, [1.0, 1.0], Members((("w", 0), ("b", 1)))).rules[1]
         Variants(WeightDecay(rate=0.1), WeightDecay(rate=0.0))
     """
     first = variants[0]
@@ -196,7 +197,7 @@ def distribute(where: str, variants: Sequence[Rule], scales: Sequence[Scale], me
         return Variants(tuple(variants), tuple(scales), members)
     whole = first
     if isinstance(first, Wrapper) and all(alike(x.replace(inner=first.inner), first) for x in variants):
-        # Where a step is linear in the learning rate, it is the step that is scaled: a wrapper may add to the inner one.
+        # Where a step is linear in the learning rate, the step is scaled: a wrapper may add to the inner one.
         inner_scales = [1.0] * len(scales) if first.chainable or isinstance(first, Masked) else scales
         whole = first.replace(inner=parts([x.inner for x in variants], inner_scales))  # type: ignore[attr-defined]
         unscaled |= inner_scales is scales
@@ -214,7 +215,7 @@ def is_leafwise(rule: Rule) -> bool:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Tell whether two rules are the same as far as that is known: arrays and tracers only where they are one object."""
+    """Tell whether two rules are the same, as far as that is known: arrays where they are one object."""
     if a is b:
         return True
     if type(a) is not type(b) or isinstance(a, jax.Array | np.ndarray):
@@ -229,5 +230,6 @@ def alike(a: Any, b: Any) -> bool:
 
 def _inseparable(where: str, rule: Rule, why: str) -> CompositionError:
     kind = type(rule).__name__
-    return CompositionError(message(where, f"{kind} {why}, so groups cannot differ in it.", None, None,
-                                    f"Give the group a rule of its own: Group(..., rule=rules.{kind}(...))."))  # fmt: skip
+    return CompositionError(message(
+        where, f"{kind} {why}, so groups cannot differ in it.", None, None,
+        f"Give the group a rule of its own: Group(..., rule=rules.{kind}(...))."))  # fmt: skip

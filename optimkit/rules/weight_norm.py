@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from optimkit import numerics
 from optimkit.rules.base import Step, Tree, Wrapper
+from optimkit.rules.clipping import unit_norms
 
 Parts = dict[str, jax.Array]
 
@@ -67,14 +69,24 @@ class WeightNorm(Wrapper):
         def in_parts(parts: list[Any], grads: list[Any]) -> Tree:
             return structure.unflatten([_pulled_back(x, g) for x, g in zip(parts, grads, strict=True)])
 
-        def grad_fn(tree: Tree) -> Tree:
-            """Return the gradients elsewhere, for rules that ask for them."""
+        def joined(tree: Tree) -> tuple[list[Any], Tree]:
             moved = structure.flatten_up_to(tree)
-            joined = [_joined(x, p) for x, p in zip(moved, params, strict=True)]
-            return in_parts(moved, structure.flatten_up_to(step.grad_fn(structure.unflatten(joined))))  # type: ignore[misc]
+            return moved, structure.unflatten([_joined(x, p) for x, p in zip(moved, params, strict=True)])
+
+        def grad_fn(tree: Tree) -> Tree:
+            moved, weights = joined(tree)
+            return in_parts(moved, structure.flatten_up_to(step.grad_fn(weights)))  # type: ignore[misc]
+
+        def value_and_grad_fn(tree: Tree) -> tuple[Any, Tree]:
+            moved, weights = joined(tree)
+            value, grads = step.value_and_grad_fn(weights)  # type: ignore[misc]
+            return value, in_parts(moved, structure.flatten_up_to(grads))
 
         inner_step = step.replace(
-            grads=in_parts(parts, grads), params=structure.unflatten(parts), grad_fn=step.grad_fn and grad_fn
+            grads=in_parts(parts, grads),
+            params=structure.unflatten(parts),
+            grad_fn=step.grad_fn and grad_fn,
+            value_and_grad_fn=step.value_and_grad_fn and value_and_grad_fn,
         )
         delta, inner = self.inner.update(inner_step, state["inner"])
         deltas = structure.flatten_up_to(delta)
@@ -98,7 +110,7 @@ class WeightNorm(Wrapper):
 
 def _lengths(x: jax.Array) -> jax.Array:
     """Return the norms of the columns: over all axes but the last."""
-    return jax.vmap(numerics.norm, in_axes=-1)(x)
+    return unit_norms(x, x.ndim - 1).reshape(-1)
 
 
 def _first_norm(p: jax.Array) -> jax.Array | None:
@@ -109,17 +121,10 @@ def _first_norm(p: jax.Array) -> jax.Array | None:
 
 def _split(p: jax.Array, norm: jax.Array | None, grad: jax.Array | None = None) -> Any:
     """Return direction and scale of a weight, or the parameter itself where it is not split."""
-    if norm is None:
-        return p
-    w = numerics.cast(p, norm.dtype)
-    unit = numerics.safe_divide(w, _lengths(w))
-    if grad is not None:  # a column of zeros has no direction of its own
-        g = numerics.cast(grad, norm.dtype)
-        unit = jnp.where(_lengths(w) == 0, -numerics.safe_divide(g, _lengths(g)), unit)
-    return {"direction": norm * unit, "scale": jnp.where(norm < 0, -_lengths(w), _lengths(w))}
+    return p if norm is None else _taken_apart(p, norm, grad)
 
 
-def _joined(parts: Parts | jax.Array, p: jax.Array) -> jax.Array:
+def _joined(parts: Any, p: jax.Array) -> jax.Array:
     """Return the weight of a direction and a scale, in the dtype of the parameter."""
     if not isinstance(parts, dict):
         return parts
@@ -127,10 +132,32 @@ def _joined(parts: Parts | jax.Array, p: jax.Array) -> jax.Array:
     return numerics.cast(parts["scale"] * numerics.safe_divide(v, _lengths(v)), p.dtype)
 
 
-def _pulled_back(parts: Parts | jax.Array, grad: jax.Array) -> Any:
+def _pulled_back(parts: Any, grad: jax.Array) -> Any:
     """Return the gradients for direction and scale, given that for the weight."""
-    if not isinstance(parts, dict):
-        return grad
+    return _gradients(parts, grad) if isinstance(parts, dict) else grad
+
+
+def _moved(p: jax.Array, norm: jax.Array | None, parts: Any, delta: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Return the displacement of a weight, given those of its direction and scale, and the next norm."""
+    return (delta, None) if norm is None else _put_together(p, norm, parts, delta)
+
+
+# Compiled for what it saves in tracing: parameters of one shape are traced once, as in ``LeafRule``.
+
+
+@functools.partial(jax.jit, inline=True)
+def _taken_apart(p: jax.Array, norm: jax.Array, grad: jax.Array | None) -> Parts:
+    w = numerics.cast(p, norm.dtype)
+    length = _lengths(w)
+    unit = numerics.safe_divide(w, length)
+    if grad is not None:  # a column of zeros has no direction of its own
+        g = numerics.cast(grad, norm.dtype)
+        unit = jnp.where(length == 0, -numerics.safe_divide(g, _lengths(g)), unit)
+    return {"direction": norm * unit, "scale": jnp.where(norm < 0, -length, length)}
+
+
+@functools.partial(jax.jit, inline=True)
+def _gradients(parts: Parts, grad: jax.Array) -> Parts:
     v, g = parts["direction"], parts["scale"]
     grad, length = numerics.cast(grad, v.dtype), _lengths(v)
     unit = numerics.safe_divide(v, length)
@@ -138,14 +165,21 @@ def _pulled_back(parts: Parts | jax.Array, grad: jax.Array) -> Any:
     return {"direction": numerics.safe_divide(g, length) * (grad - slope * unit), "scale": slope}
 
 
-def _moved(p: jax.Array, norm: jax.Array | None, parts: Any, delta: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Return the displacement of a weight, given those of its direction and scale, and the next norm."""
-    if norm is None:
-        return delta, None
-    v, g = (parts[k] + numerics.cast(delta[k], norm.dtype) for k in ("direction", "scale"))
-    length = _lengths(v)
-    # Put together again, a weight is the same to rounding only: where nothing has moved, nothing may.
-    still = jnp.all(delta["direction"] == 0, axis=tuple(range(v.ndim - 1))) & (delta["scale"] == 0)
-    moved = _joined({"direction": v, "scale": g}, norm) - numerics.cast(p, norm.dtype)
-    signed = jnp.where(g < 0, -1.0, 1.0) * jnp.where(length > 0, length, 1.0)
-    return jnp.where(still, -0.0, moved), jnp.where(still, norm, signed)
+@functools.partial(jax.jit, inline=True)
+def _put_together(p: jax.Array, norm: jax.Array, parts: Parts, delta: Parts) -> tuple[jax.Array, jax.Array]:
+    """Return ``g' v' / ‖v'‖ - g v / ‖v‖``, with primes after the step, and ``± ‖v'‖``.
+
+    Not as a difference: its rounding, relative to the weight, would repeat at each small step, and add up. It is
+    ``g' / ‖v'‖ · Δv + (Δg / ‖v'‖ - g Δ‖v‖ / (‖v'‖ ‖v‖)) v`` with ``Δ‖v‖ = (v + v') · Δv / (‖v‖ + ‖v'‖)``.
+    """
+    dv, dg = (numerics.cast(delta[k], norm.dtype) for k in ("direction", "scale"))
+    v, g = parts["direction"], parts["scale"]
+    before, after = jnp.abs(norm), _lengths(v + dv)
+    axes = tuple(range(v.ndim - 1))
+    growth = jnp.sum((v + (v + dv)) * (dv / (before + after)), axis=axes)
+    along = (dg - g * (growth / before)) * v + (g + dg) * dv
+    moved = jnp.where(after > 0, along / jnp.where(after > 0, after, 1.0), -numerics.cast(p, norm.dtype))
+    length = jnp.where(after > 0, before + growth, 1.0)
+    # Adding 0.0 would turn a weight of -0.0 around.
+    still = jnp.all(dv == 0, axis=axes) & (dg == 0)
+    return jnp.where(still, -0.0, moved), jnp.where(still, norm, jnp.where(g + dg < 0, -length, length))

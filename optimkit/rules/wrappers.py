@@ -17,7 +17,7 @@ from optimkit import numerics
 from optimkit.errors import CompositionError, StructureError, message
 from optimkit.hyper import hyper
 from optimkit.rules.base import Step, Tree, Wrapper, check_rule_type
-from optimkit.rules.compose import Match, Partition
+from optimkit.rules.compose import Match, Partition, shown_match
 from optimkit.rules.sgd import SGD
 from optimkit.tree import names_and_leaves
 
@@ -152,7 +152,7 @@ class Masked(Wrapper):
         names, leaves, _ = names_and_leaves(params)
         taken = [bool(self._takes(name, x)) for name, x in zip(names, leaves, strict=True)]
         if not any(taken):
-            raise StructureError(message("Masked", f"no parameter matches {self._shown()}.",
+            raise StructureError(message("Masked", f"no parameter matches {shown_match(self.match)}.",
                                          "one of " + ", ".join(map(repr, names)), "none"))  # fmt: skip
         return Partition((self.match, self.inner), *([] if all(taken) else [("", SGD())]))
 
@@ -172,11 +172,8 @@ class Masked(Wrapper):
         """Return what the inner rule evaluates at, and the other parameters."""
         return self._partition(params).eval_params({"route0": state, "route1": {}}, params)
 
-    def _shown(self) -> str:
-        return repr(self.match.pattern) if isinstance(self.match, re.Pattern) else repr(self.match)
-
     def __repr__(self) -> str:
-        return f"Masked({self.inner!r}, {self._shown()})"
+        return f"Masked({self.inner!r}, {shown_match(self.match)})"
 
 
 class Cautious(Wrapper):

@@ -87,7 +87,7 @@ def strong_wolfe(phi: Ray, *, c1: float, c2: float, growth: float, noise: float)
 
     Choices that the book leaves open: α_{i+1} = growth α_i; the minimizer of the cubic is kept a tenth of the interval
     away from its ends, and where there is none the interval is halved. Deviation: values that differ by no more than
-    noise |φ(0)| count as equal: then slopes decide (Hager & Zhang 2005, eq. 4.3), and the minimizer is that of the
+    noise |φ(0)| count as equal: then slopes decide (Hager & Zhang 2005, section 4), and the minimizer is that of the
     secant of the slopes.
     """
     slack = noise * abs(phi.value)

@@ -152,10 +152,11 @@ def oracle_lookahead(
     *,
     period: int = 6,
     slow_step: float = 0.5,
+    reset: bool = False,
     momentum: float = 0.9,
     nesterov: bool = False,
 ) -> Trajectory:
-    """Lookahead around momentum, whose velocity is kept at synchronisations.
+    """Lookahead around momentum, whose velocity is kept at synchronisations, or set to 0 (``reset``).
 
     Source: Zhang, Lucas, Hinton & Ba 2019, Algorithm 1. arXiv:1907.08610.
     Symbols: φ slow weights, θ fast weights, k = period, α = slow_step, A the inner algorithm.
@@ -178,6 +179,7 @@ def oracle_lookahead(
                 if t % period == 0:
                     phi[name][i] = phi[name][i] + slow_step * (theta[name][i] - phi[name][i])
                     theta[name][i] = phi[name][i]
+                    m[name][i] = 0.0 if reset else m[name][i]
         trajectory.append(copies(theta))
     return trajectory
 
