@@ -4,6 +4,7 @@ VENV ?= .venv
 JOBS ?= 2
 INSTALL_ARGS ?=
 PYTEST_ARGS ?=
+DOCS_ARGS ?=
 
 EXTRAS = dev demo bench
 PY = $(VENV)/bin/python
@@ -22,7 +23,7 @@ RUFF = $(PY) -m ruff check --isolated --target-version py311 --line-length 120 \
 	--per-file-ignores '$(RUFF_IN_TESTS),$(RUFF_IN_SCRIPTS),$(RUFF_IN_SETUP)'
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all readme lint types check bench clean
+.PHONY: help demo test test-all readme lint types check bench docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +50,9 @@ check: lint types test  ## lint, types and tests: what a commit must pass
 
 bench: $(VENV)/.installed-bench  ## measure a training step against hand-written JAX, optax and flax
 	$(PY) benchmarks/bench_step.py
+
+docs: $(VENV)/.installed-dev $(VENV)/.installed-bench  ## write docs/reference; DOCS_ARGS=--optax measures anew
+	$(PY) docs/generate.py $(DOCS_ARGS)
 
 clean:  ## remove the virtual environments, build files and caches
 	rm -rf .venv .venv-newest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache digits.png

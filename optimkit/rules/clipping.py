@@ -145,7 +145,7 @@ class AdaptiveClip(LeafRule):
     one dimension.
 
     For deep networks without normalisation layers; the larger the batch, the smaller ``clipping`` has to be. Leave the
-    last linear layer out by a ``Partition``, as the authors do. Memory: none.
+    last linear layer out by :class:`Masked`, as the authors do. Memory: none.
 
     Zeros stay zeros. A unit with an infinity in its gradient gets zeros, the limit of the formula; NaN comes through,
     and the rest of its unit with it, unscaled.

@@ -26,7 +26,7 @@ class Centralize(LeafRule):
         direction = g − mean(g) over all axes but the last       two axes or more; others pass
 
     A regulariser for convolutional and dense layers, at no cost. First in a chain it centres gradients; after Adam and
-    ``WeightDecay``, the step (the authors do both). Leave embeddings out by a ``Partition``: their last axis is no
+    ``WeightDecay``, the step (the authors do both). Leave embeddings out by :class:`Masked`: their last axis is no
     output. Memory: none.
 
     Zeros stay zeros. An infinity or NaN in the weights of an output makes all of that output's infinite or NaN.
@@ -35,7 +35,7 @@ class Centralize(LeafRule):
 
     Deviations: the paper and PyTorch have the outputs on the first axis; here, as in JAX, they are on the last. optax
     takes the first, and so centres across outputs unless kernels are transposed. The authors' ``gc_conv_only``, for
-    kernels of four axes or more, is a ``Partition``.
+    kernels of four axes or more, is ``Masked(Centralize(), lambda name, x: x.ndim > 3)``.
 
     Reference: Yong, Huang, Hua & Zhang 2020, Gradient Centralization: A New Optimization Technique for Deep Neural
     Networks, equation 1. arXiv:2004.01461.
@@ -120,7 +120,7 @@ class ZeroNaNs(LeafRule):
         direction = 0 where g is NaN, g elsewhere
 
     First in a chain it keeps a NaN out of the moments, where it would stay for good. It hides a fault: look at the
-    counts. To leave out a step as a whole is safer where the other elements are wrong, too. Memory: one int32 for each
+    counts. Where the other elements are likely wrong, too, leave out the whole step by :class:`SkipNonFinite`. Memory: one int32 for each
     parameter, whatever its size.
 
     Zeros and infinities come through: ``Chain(ZeroNaNs(), ClipByValue(c), ...)`` deals with both.
