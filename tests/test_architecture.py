@@ -298,8 +298,8 @@ def test_a_functions_size_counts_its_lines_without_the_docstring():
 PUBLIC = ["optimkit", "optimkit.rules", "optimkit.optimizer", "optimkit.optimizer.scheduler", "optimkit.nn",
           "optimkit.nn.init", "optimkit.functional", "optimkit.functional.divergence", "optimkit.functional.loss",
           "optimkit.functional.parallel", "optimkit.random", "optimkit.schedule", "optimkit.projections",
-          "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient", "optimkit.util", "optimkit.constants",
-          "optimkit.testing"]  # fmt: skip
+          "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient", "optimkit.util",
+          "optimkit.constants", "optimkit.testing"]  # fmt: skip
 
 
 def exported(tree: ast.Module) -> list[str]:

@@ -204,6 +204,14 @@ def test_minimize_gives_functions_of_the_trained_parameters_alone():
     assert vc["f"].value == 3.0
 
 
+def test_minimize_gives_a_groups_own_rule_what_it_needs():
+    vc = VarCollection({"w": TrainVar(jnp.array([3.0, 4.0])), "b": TrainVar(jnp.float32(0.0))})
+    opt = optimizer.SGD(vc, groups=[Group("polyak", "w", rule=rules.PolyakSGD())])
+    opt.minimize(lambda: jnp.sum(vc["w"].value ** 2) + vc["b"].value, lr=1.0)
+    close(vc["w"].value, [1.5, 2.0])
+    assert vc["b"].value == -1.0
+
+
 # --- which variables --------------------------------------------------------------------------------------------------
 
 
@@ -435,6 +443,11 @@ def test_biases_and_norms_do_not_decay():
     opt(0.1, [jnp.zeros_like(v.value) for v in opt.train_vars])
     for name, v in opt.train_vars.items():
         close(v.value, np.full(v.shape, 0.95 if name in decaying else 1.0))
+
+
+def test_vectors_do_not_decay_whatever_they_are_called():
+    vc = variables() + {"table": TrainVar(jnp.ones((2, 2)))}
+    assert optimizer.AdamW(vc, groups=no_decay()).group_of == dict.fromkeys(START, "no_decay") | {"table": "default"}
 
 
 def test_the_rate_of_a_stage_is_left_out_too():

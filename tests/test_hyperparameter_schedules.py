@@ -211,11 +211,12 @@ def test_all_hyperparameters_are_replaced_for_one_call(hyper_params):
     assert (opt.beta2, opt.weight_decay) == (0.999, np.float32(0.01))
 
 
-def test_overrides_are_applied_after_hyper_params_as_in_flax():
+@pytest.mark.parametrize("hyper_params", [rules.Momentum(0.5, nesterov=True), {"momentum": 0.5, "nesterov": True}])
+def test_overrides_are_applied_after_hyper_params_as_in_flax(hyper_params):
     vc, twin = two_params(), two_params()
     opt, other = optimizer.Momentum(vc), optimizer.Momentum(twin, 0.25, nesterov=True)
     for _ in range(2):
-        opt(0.1, two_grads(), hyper_params=rules.Momentum(0.5, nesterov=True), momentum=0.25)
+        opt(0.1, two_grads(), hyper_params=hyper_params, momentum=0.25)
         other(0.1, two_grads())
     assert bits(vc) == bits(twin)
 

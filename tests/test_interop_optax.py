@@ -92,6 +92,16 @@ def test_jit_scan_and_vmap_take_it():
         np.testing.assert_allclose(mapped[name][1], alone[name], rtol=1e-6)
 
 
+def test_a_step_comes_apart_into_state_and_parameters():
+    optimizer, params = create_optimizer_from_optax(momentum()), streams.arrays(PARAMS)
+    g, state = streams.arrays(GRADS[0], jnp.float32), optimizer.init(params)
+    after, moved = optimizer.apply(g, state, params)
+    kept, alike = optimizer.apply(g, state, params, advance=False)
+    advanced = optimizer.advance_only(g, state, params)
+    assert kept is state
+    jax.tree.map(np.testing.assert_array_equal, (advanced, alike), (after, moved))
+
+
 def test_an_update_of_none_leaves_its_parameter_as_it_is():
     def update(grads, state, params):
         return {"a": None, "b": -grads["b"]}, state

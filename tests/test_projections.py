@@ -133,6 +133,13 @@ def test_simplex_and_l1_ball_are_exact_for_long_vectors_far_away(n):
         assert np.abs(np.asarray(ball(x), np.float64)).sum() <= 2.0
 
 
+def test_sums_and_products_are_exact_where_rounding_adds_up():
+    one_large = np.float32([0.9, *np.random.default_rng(0).uniform(0, 2e-4, 2000)])
+    assert abs(np.asarray(Simplex()(one_large), np.float64).sum() - 1) <= 8 * EPS
+    far = np.asarray(RUN["Hyperplane"](np.float32(1e6 * NORMAL)), np.float64)
+    assert abs(NORMAL @ far - 0.5) <= 8 * EPS * np.abs(NORMAL).sum()
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_lengths_neither_underflow_nor_overflow(scale):
     close(L2Ball(scale)(jnp.float32([3 * scale, 4 * scale])), [0.6 * scale, 0.8 * scale], ulps=16)

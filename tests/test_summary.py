@@ -99,7 +99,8 @@ def test_many_like_variables_share_a_line_and_keep_the_totals():
 
 @pytest.mark.parametrize("width", [60, 100])
 def test_it_is_no_wider_than_asked_and_shortens_names_in_the_middle(width):
-    names = [f"(Model).encoder(Encoder).layers(ModuleList)[{i}](Block).attention(MultiHead).query(Linear).w" for i in "01"]
+    layers = "(Model).encoder(Encoder).layers(ModuleList)"
+    names = [f"{layers}[{i}](Block).attention(MultiHead).query(Linear).w" for i in "01"]
     vc = VarCollection((name, TrainVar(jnp.ones((3, 4)))) for name in names)
     opt = optimizer.AdamW(vc, groups=[Group("a", "1", eps=1.0)])
     lines = str(opt.summary(width)).splitlines()

@@ -33,8 +33,9 @@ def create_optimizer_from_optax(tx: Any) -> Pure:
         tx: ``init(params) -> state`` and ``update(grads, state, params) -> (updates, state)``, such as
             ``optax.adam(1e-3)``.
 
-    ``apply`` also takes ``value=``, ``grad=``, ``value_fn=``, ``grad_fn=`` and ``key=``, and passes on what ``update``
-    accepts; with ``value_fn``, ``grad`` is the gradients unless given. Any other name goes to ``update`` as it is.
+    With ``advance=False``, ``apply`` returns the state as it was. It also takes ``value=``, ``grad=``, ``value_fn=``,
+    ``grad_fn=`` and ``key=``, and passes on those that ``update`` accepts; with ``value_fn``, ``grad`` is the gradients
+    unless given. Any other name goes to ``update`` as it is.
 
     Raises:
         CompositionError: ``tx`` does not have the two functions, or is a rule.
@@ -58,11 +59,12 @@ def create_optimizer_from_optax(tx: Any) -> Pure:
         check_params(where, *names_and_leaves(params)[:2])
         return _unshared(tx.init(params), params)
 
-    def apply(grads: Tree, state: Tree, params: Tree, **inputs: Any) -> tuple[Tree, Tree]:
+    def apply(grads: Tree, state: Tree, params: Tree, *, advance: bool = True, **inputs: Any) -> tuple[Tree, Tree]:
         check_params(where, *names_and_leaves(params)[:2])
         grads = check_grads(where, grads, params)
         updates, new = tx.update(grads, state, params, **_passed(inputs, accepted, grads))
-        return _as_before(new, state), displace(params, _check_updates(where, updates, params))
+        params = displace(params, _check_updates(where, updates, params))
+        return _as_before(new, state) if advance else state, params
 
     return Pure(init, apply)
 

@@ -224,7 +224,7 @@ class Optimizer(Tunable):
         with vc.restored_on_error(), self.vars().restored_on_error():
             grads, (value, outputs) = gradients()
             inputs = {"value": value, "grad_fn": grad_fn, "value_and_grad_fn": value_and_grad_fn, "key": key}
-            needed = {name: inputs[name] for name in self._rule.needs if name in inputs}
+            needed = {name: inputs[name] for name in self.rule.needs if name in inputs}
             self(self._own_lr() if lr is None else lr, list(grads.values()), **needed, **overrides)
         return outputs
 

@@ -34,7 +34,8 @@ def no_decay(match: Match = BIASES_AND_NORMS, *, hyperparameter: str = "weight_d
         >>> [name for name, group in opt.group_of.items() if group == "default"]
         ['(Sequential)[0](Linear).w']
     """
-    return [Group("no_decay", match, **{hyperparameter: 0.0})]
+    rate: dict[str, Any] = {hyperparameter: 0.0}
+    return [Group("no_decay", match, **rate)]
 
 
 def train_only(match: Match) -> list[Group]:

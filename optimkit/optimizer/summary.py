@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from optimkit.core import TrainRef
@@ -93,7 +93,7 @@ def _span(names: tuple[str, ...]) -> str:
     return f"{NUMBER.sub(lambda _: next(spans), names[0])} ({len(names)})"
 
 
-def _table(lines: list[tuple[str, ...]], ways: str, width: int) -> list[str]:
+def _table(lines: Sequence[tuple[str, ...]], ways: str, width: int) -> list[str]:
     """Return lines of columns; the first is shortened in the middle where they are too wide together."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     room = max(width - sum(widths[1:]) - 2 * (len(widths) - 1), 12)

@@ -16,7 +16,7 @@ from optimkit.projections.base import Projection, toward_zero
 
 Axis = int | tuple[int, ...] | None
 
-_SLACK = 8  # roundings by which balls are made smaller, so that no later rounding leads out of them
+_SLACK = 4  # eps by which balls are made smaller, so that no later rounding leads out of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class _Rowwise(Projection):
         kept = [i for i in range(x.ndim) if i not in axes]
         moved = jnp.transpose(x, (*kept, *axes))
         rows = self.project_rows(moved.reshape(-1, math.prod(x.shape[i] for i in axes)))
-        return jnp.transpose(rows.reshape(moved.shape), np.argsort((*kept, *axes)))
+        return jnp.transpose(rows.reshape(moved.shape), np.argsort((*kept, *axes)).tolist())
 
     def _axes(self, x: jax.Array) -> tuple[int, ...]:
         if self.axis is None:
@@ -81,7 +81,7 @@ class Simplex(_Rowwise):
     def project_rows(self, x: jax.Array) -> jax.Array:
         """Return the nearest point to each row."""
         total = jnp.sum(x, -1, keepdims=True)
-        near = jnp.abs(total - self.total) <= _SLACK * jnp.finfo(x.dtype).eps * self.total
+        near = jnp.abs(total - self.total) <= 8 * jnp.finfo(x.dtype).eps * self.total
         inside = near & jnp.all(x >= 0, -1, keepdims=True)
         return jnp.where(inside, x, _on_simplex(x, self.total))
 

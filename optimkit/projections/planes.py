@@ -35,7 +35,7 @@ class _Plane(Projection):
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return np.array_equal(self.normal, other.normal) and self.offset == other.offset  # type: ignore[attr-defined]
+        return np.array_equal(self.normal, other.normal) and self.offset == other.offset
 
     def __hash__(self) -> int:
         return hash((type(self), self.normal.tobytes(), self.offset))

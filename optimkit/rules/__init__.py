@@ -2,7 +2,8 @@
 
 In order of complexity: :class:`SGD`, :class:`Momentum`, :class:`Adam`, :class:`AdamW`, :class:`LARS`; stages to chain
 them with: :class:`WeightDecay`, :class:`ClipByGlobalNorm`, :class:`TrustRatio`, those of the modules ``clipping`` and
-``gradients``; and what composes them: :class:`Chain`, :class:`Partition`.
+``gradients``; what composes them: :class:`Chain`, :class:`Partition`; and wrappers, those of the modules ``wrappers``,
+``gated``, ``averaged`` and ``weight_norm``.
 """
 
 from optimkit.hyper import hyper as hyper

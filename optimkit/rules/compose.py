@@ -302,7 +302,7 @@ class Partition(Rule):
         return f"Partition({', '.join(shown)})"
 
 
-def shown_match(match: Match) -> str:
+def shown_match(match: Any) -> str:
     """Return a match as messages show it."""
     pattern = match.pattern if isinstance(match, re.Pattern) else match
     return repr(pattern) if isinstance(pattern, str) else getattr(pattern, "__name__", repr(pattern))

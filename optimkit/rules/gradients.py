@@ -120,8 +120,8 @@ class ZeroNaNs(LeafRule):
         direction = 0 where g is NaN, g elsewhere
 
     First in a chain it keeps a NaN out of the moments, where it would stay for good. It hides a fault: look at the
-    counts. Where the other elements are likely wrong, too, leave out the whole step by :class:`SkipNonFinite`. Memory: one int32 for each
-    parameter, whatever its size.
+    counts. Where the other elements are likely wrong, too, leave out the whole step by :class:`SkipNonFinite`. Memory:
+    one int32 for each parameter, whatever its size.
 
     Zeros and infinities come through: ``Chain(ZeroNaNs(), ClipByValue(c), ...)`` deals with both.
 

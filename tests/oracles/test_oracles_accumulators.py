@@ -9,6 +9,7 @@ import pytest
 
 from .adagrad import oracle_adadelta, oracle_adagrad, oracle_rmsprop, oracle_sm3
 from .factored import matrix_axes, oracle_adafactor, oracle_came
+from .form import takes_every_shape_and_keeps_its_inputs
 from .layerwise import oracle_fromage
 from .optimistic import oracle_noisy_sgd, oracle_optimistic_adam, oracle_optimistic_gradient, oracle_polyak_sgd
 from .sign import oracle_lion, oracle_rprop, oracle_sign_sgd, oracle_signum
@@ -280,13 +281,4 @@ def test_fromage_by_hand():
 
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_oracle_takes_every_shape_and_keeps_its_inputs(oracle):
-    shapes = {"scalar": (), "empty": (0, 3), "rank5": (1, 2, 1, 2, 1)}
-    params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    grads = [{name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}] * 3
-    for rate in (0.1, [0.1, 0.1, 0.1]):
-        trajectory = oracle(params, grads, rate)
-        for name, shape in shapes.items():
-            assert [(step[name].shape, step[name].dtype) for step in trajectory] == [(shape, np.float64)] * 3
-            assert np.all(params[name] == 1.0) and np.all(grads[0][name] == 0.5)
-        values = [float(step["scalar"]) for step in trajectory]
-        assert len({1.0, *values}) == 4, "each step is a copy of its own"
+    takes_every_shape_and_keeps_its_inputs(oracle)
