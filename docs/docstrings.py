@@ -16,6 +16,9 @@ from typing import Any
 HEAD = re.compile(r"(State|Deviations|Reference|Example|Hyperparameters|Args|Raises(?: \([^)]*\))?):(?: |$)")
 
 
+ADDED = ("Hyperparameters:", "Args:")
+
+
 @dataclasses.dataclass
 class Doc:
     """A docstring in parts: its first line, what follows, and its sections."""
@@ -31,8 +34,9 @@ class Doc:
         parts: dict[str, list[str]] = {"": []}
         current = ""
         for line in rest.splitlines():
-            if head := HEAD.match(line):
-                current, line = head[1], line[head.end() :]
+            # What is added to a docstring when its class is made is indented more from Python 3.13 on.
+            if head := HEAD.match(line.strip() if line.strip() in ADDED else line):
+                current, line = head[1], line.strip()[head.end() :]
                 parts[current] = []
             parts[current].append(line)
         texts = {name: textwrap.dedent("\n".join(lines)).strip() for name, lines in parts.items()}

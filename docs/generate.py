@@ -296,6 +296,11 @@ Here both should do the same, and optax does something else. The distances are t
 [tests/oracles](../../tests/oracles), a float64 program that is written from the paper."""
 
 
+SCHEDULE_FIGURES = """\
+The largest difference over 120 steps, relative to the largest value. optax computes schedules in float32; here they
+are float64 for Python's and NumPy's numbers, and float32 for JAX's."""
+
+
 def optax_page(links: dict[str, str]) -> str:
     """Return the page of the comparison with optax, from the table in tests and the figures in optax.json."""
     from tests import optax_table
@@ -314,6 +319,14 @@ def optax_page(links: dict[str, str]) -> str:
     parts += ["## Where optax does something else", DIFFERENCES]
     parts.append(table(("optimkit", "optax", "optimkit to paper", "optax to paper"), rows, 2))
     parts.append("\n".join(f"- `{row.theirs.replace('optax.', '')}`: {row.why}" for row in optax_table.DIFFERS))
+    shown = [
+        (
+            *calls(peers, {name: f"schedules.md#{name.lower()}" for name in schedule.__all__}),
+            figure(known["schedules"][peers.ours]),
+        )
+        for peers in optax_table.SCHEDULES
+    ]
+    parts += ["## Schedules", SCHEDULE_FIGURES, table(("optimkit", "optax", "distance"), shown, 1)]
     notes = [f"- {linked(name, links)}: {text}" for name, text in optax_table.NOTES.items()]
     parts += ["## What differs on purpose", "\n".join(notes), "## What optax does not have"]
     parts.append("\n".join(f"- {linked(name, links)}: {text}" for name, text in optax_table.NOT_IN_OPTAX.items()))

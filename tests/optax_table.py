@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optimkit import rules
+from optimkit import rules, schedule
 from optimkit.testing import streams
 
 from .against_optax import (
@@ -297,6 +297,62 @@ DIFFERS: list[Differs] = [
     ),
 ]
 
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """A schedule and the call of optax that has its values."""
+
+    ours: str
+    theirs: str
+
+    def figure(self, optax: Any) -> float:
+        """Return the largest difference over 120 steps, relative to the largest value."""
+        step = np.arange(120)
+        mine = eval(self.ours, dict(vars(schedule)))(step)
+        theirs = jax.jit(jax.vmap(eval(self.theirs, {"optax": optax})))(step)
+        return float(np.max(np.abs(mine - theirs)) / np.max(np.abs(mine)))
+
+
+# optax computes schedules in float32; ours are float64 for numbers of NumPy, as here.
+SCHEDULE = 4e-7
+SGDR_PARTS = "[{'init_value': 0.0, 'peak_value': 0.4, 'warmup_steps': 0, 'decay_steps': n} for n in (20, 40, 80)]"
+SCALES = "{5: 0.5, 60: 3.0, 90: 0.1}"  # factors from each value to the next
+
+SCHEDULES = [
+    Peers("Constant(0.3)", "optax.constant_schedule(0.3)"),
+    Peers("Linear(0.3, 0.01, 90, begin=5)", "optax.linear_schedule(0.3, 0.01, 90, 5)"),
+    Peers("Polynomial(0.3, 0.01, 90, power=2.0)", "optax.polynomial_schedule(0.3, 0.01, 2.0, 90)"),
+    Peers("Cosine(0.3, 90, final=0.03)", "optax.cosine_decay_schedule(0.3, 90, alpha=0.1)"),
+    Peers(
+        "Exponential(0.3, 0.5, 20, staircase=True, floor=0.01)",
+        "optax.exponential_decay(0.3, 20, 0.5, staircase=True, end_value=0.01)",
+    ),
+    Peers("Piecewise([0.2, 0.1, 0.3, 0.03], [5, 60, 90])", f"optax.piecewise_constant_schedule(0.2, {SCALES})"),
+    Peers(
+        "Interpolated([0.2, 0.1, 0.3, 0.03], [5, 60, 90])",
+        f"optax.piecewise_interpolate_schedule('linear', 0.2, {SCALES})",
+    ),
+    Peers("OneCycle(0.3, 100)", "optax.cosine_onecycle_schedule(100, 0.3)"),
+    Peers(
+        "OneCycle(0.3, 100, rise=0.3, fall=0.55, shape='linear')",
+        "optax.linear_onecycle_schedule(100, 0.3)",
+    ),
+    Peers("Warmup(Constant(0.3), 20, start=0.1)", "optax.warmup_constant_schedule(0.1, 0.3, 20)"),
+    Peers(
+        "WarmupCosine(0.3, 20, 90, final=0.03)",
+        "optax.warmup_cosine_decay_schedule(0.0, 0.3, 20, 90, end_value=0.03)",
+    ),
+    Peers(
+        "Warmup(Exponential(0.3, 0.5, 20, floor=0.05), 15)",
+        "optax.warmup_exponential_decay_schedule(0.0, 0.3, 15, 20, 0.5, end_value=0.05)",
+    ),
+    Peers("SGDR(0.4, 20, 2, peak_factor=1.0)", f"optax.sgdr_schedule({SGDR_PARTS})"),
+    Peers(
+        "Join([Constant(0.1), Linear(0.1, 0.3, 10)], [5])",
+        "optax.join_schedules([optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.3, 10)], [5])",
+    ),
+]
+
 # By the names of rules, parted by commas: the differences that an option or a formula brings about.
 NOTES: dict[str, str] = {
     "Adam, NAdam, AMSGrad, AdaBelief, Yogi, LAMB, OptimisticAdam": (
@@ -370,5 +426,6 @@ def measured(optax: Any) -> dict[str, Any]:
     """Return the figures of all rows, for docs/reference/optax.json."""
     same = {row.ours: row.figures(optax) for rows in SAME_AS_OPTAX.values() for row in rows}
     differs = {row.ours: row.figures(optax) for row in DIFFERS}
+    schedules = {peers.ours: two_digits(peers.figure(optax)) for peers in SCHEDULES}
     versions = {"optax": optax.__version__, "jax": jax.__version__}
-    return {"versions": versions, "steps": STEPS, "same": same, "differs": differs}
+    return {"versions": versions, "steps": STEPS, "same": same, "differs": differs, "schedules": schedules}

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import pytest
 
 from optimkit import optimizer, rules, schedule
+from optimkit.rules import Step
 from optimkit.testing import streams
 
 from . import optax_table
@@ -79,7 +80,7 @@ def test_every_schedule_has_a_section(pages):
 def test_a_page_has_all_that_the_docstring_says(name, pages):
     """Word by word, but for marks: nothing is lost on the way."""
     words = lambda text: set(re.findall(r"[^\W_]{3,}", text.lower()))  # noqa: E731
-    doc = inspect.getdoc(getattr(rules, name)).partition("\nHyperparameters:")[0]
+    doc = re.split(r"\n\s*Hyperparameters:", inspect.getdoc(getattr(rules, name)))[0]
     missing = words(doc) - words(pages[f"{generate.RULES}/{name}.md"]) - {"class"}
     assert missing == set()
 
@@ -87,8 +88,8 @@ def test_a_page_has_all_that_the_docstring_says(name, pages):
 def test_examples_are_those_of_the_docstrings_and_bring_their_imports(pages):
     checked = 0
     for name, cls in generate.public_rules().items():
-        example = inspect.cleandoc(cls.__doc__).partition("\nExample:\n")[2].partition("\n\nHyperparameters:")[0]
-        example = textwrap.dedent(example).strip()
+        example = inspect.cleandoc(cls.__doc__).partition("\nExample:\n")[2]
+        example = textwrap.dedent(re.split(r"\n\s*Hyperparameters:", example)[0]).strip()
         assert f"{example}\n```" in pages[f"{generate.RULES}/{name}.md"], name
         checked += bool(example)
     assert checked > 50
@@ -177,6 +178,7 @@ def test_the_figures_against_optax_are_of_the_rows_of_the_table():
     rows = [row for rows in optax_table.SAME_AS_OPTAX.values() for row in rows]
     assert list(known["same"]) == list(dict.fromkeys(row.ours for row in rows))
     assert list(known["differs"]) == [row.ours for row in optax_table.DIFFERS]
+    assert list(known["schedules"]) == [peers.ours for peers in optax_table.SCHEDULES]
     assert len({row.ours for row in rows}) == len(rows)
 
 
@@ -188,6 +190,23 @@ def test_the_figures_against_optax_are_within_what_is_allowed():
             assert known["same"][row.ours]["float64"] <= row.allowed, row
             assert known["same"][row.ours]["optimkit 32"] <= 5e-6, row
     assert all(f["optimkit"] <= optax_table.SAME < f["optax"] for f in known["differs"].values())
+
+
+def test_a_bfloat16_slot_forgets_to_change_as_the_guide_says():
+    """A second moment that is to fall from 0.25 to 0.01: it stays with beta2 = 0.999, and falls with 0.95."""
+    params, grads = {"w": jnp.ones(1)}, {"w": jnp.full(1, 0.1)}
+    for beta2, stays in ((0.999, True), (0.95, False)):
+        rule = rules.Adam(beta2=beta2, slot_dtype="bfloat16")
+        state = rule.init(params)
+        state["slots"]["w"]["nu"] = jnp.full(1, 0.25, jnp.bfloat16)
+        nu = rule.update(Step(grads, params, 0.1), state)[1]["slots"]["w"]["nu"]
+        assert (nu[0] == 0.25) == stays
+
+
+def test_bfloat16_parameters_swallow_small_steps_as_the_guide_says():
+    p = {"w": jnp.ones(1, jnp.bfloat16)}
+    assert rules.displace(p, {"w": jnp.full(1, -0.99 / 512)})["w"][0] == 1
+    assert rules.displace(p, {"w": jnp.full(1, -1.01 / 512)})["w"][0] < 1
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

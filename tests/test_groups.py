@@ -13,7 +13,9 @@ import pytest
 from optimkit import Jit, StateVar, TrainRef, TrainVar, VarCollection, nn, optimizer, pure, rules
 from optimkit.errors import CompositionError, HyperparameterError, OptimkitError, StructureError
 from optimkit.optimizer import Group, Optimizer, crossed, layerwise_lr_decay, no_decay, train_only
+from optimkit.rules import lookup
 
+from .rule_table import RULES
 from .shell import Counted, bits, close, unchanged
 
 
@@ -297,13 +299,68 @@ def test_what_cannot_be_meant_is_an_error_at_construction(fault):
 
 
 @pytest.mark.parametrize(
-    "rule", [rules.Adam(), rules.AdamW(), rules.Chain(rules.ClipByGlobalNorm(), rules.Adam(), rules.Momentum())]
+    "rule",
+    [
+        rules.Adam(),
+        rules.AdamW(),
+        rules.Chain(rules.ClipByGlobalNorm(), rules.Adam(), rules.Momentum()),
+        rules.Chain(rules.Adam(), rules.AdamW(), rules.LAMB()),
+        rules.Averaged(rules.Chain(rules.Lookahead(rules.NAdamW(), 3)), 0.9),
+    ],
 )
 def test_groups_rename_no_state(rule):
     plain = own(Optimizer(variables(), rule))
-    groups = [Group("a", "bias", beta1=0.5), Group("b", "head", lr_scale=0.5)]
+    holder = next(part for _, part in lookup.walk(rule) if isinstance(part, rules.Adam))
+    groups = [Group("a", "bias", **{f"{type(holder).__name__}.beta1": 0.5}), Group("b", "head", lr_scale=0.5)]
     assert own(Optimizer(variables(), rule, groups=groups)) == plain
     assert own(Optimizer(variables(), rule, groups=groups[1:])) == plain
+
+
+TABLE = {name: case.rule for name, case in RULES.items() if not isinstance(case.rule, rules.LBFGS)}
+TABLE_START = {"weight": np.linspace(-1, 1, 6).reshape(3, 2), "bias": np.ones(2), "scale": np.linspace(0.5, 1, 3)}
+
+
+def table_run(rule, lr, steps, **options):
+    """Return the parameters and the names of the state after some steps of a rule of the table."""
+    vc = VarCollection((name, TrainVar(jnp.asarray(x, jnp.float32))) for name, x in TABLE_START.items())
+    opt = Optimizer(vc, rule, **options)
+    inputs = {"value": jnp.float32(1.5)} if "value" in rule.needs else {}
+    step = Jit(lambda g: opt(lr, g, **inputs), vc + opt.vars())
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        step({name: jnp.asarray(rng.normal(size=x.shape), jnp.float32) for name, x in TABLE_START.items()})
+    return {name: np.asarray(v) for name, v in vc.items()}, [name for name in own(opt) if "lr_scale" not in name]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_groups_rename_no_state_of_any_rule(name):
+    group = {"groups": [Group("half", "weight|bias", lr_scale=0.5)]}
+    assert table_run(TABLE[name], 0.1, 0, **group)[1] == table_run(TABLE[name], 0.1, 0)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+def test_lr_scale_is_another_learning_rate_for_every_rule(name):
+    rule = TABLE[name]
+    plain, same = table_run(rule, 0.1, 5)[0], table_run(
+        rule, 0.1, 5, groups=[Group("g", "weight|bias", lr_scale=1.0)], dynamic="g.lr_scale")[0]  # fmt: skip
+    half, scaled = table_run(rule, 0.05, 5)[0], table_run(rule, 0.1, 5, groups=[Group("all", lr_scale=0.5)])[0]
+    for name in plain:
+        np.testing.assert_allclose(same[name], plain[name], rtol=0, atol=16 * 2.0**-23)
+        np.testing.assert_allclose(scaled[name], half[name], rtol=0, atol=16 * 2.0**-23)
+
+
+def test_a_rule_that_moves_all_parameters_at_once_has_one_learning_rate_and_can_be_frozen_in_part():
+    with pytest.raises(CompositionError, match=r"LBFGS .* has one learning rate"):
+        optimizer.LBFGS(variables(), groups=[Group("a", "body", lr_scale=0.5)])
+    vc = variables()
+    opt = optimizer.LBFGS(vc, groups=train_only("body"))
+    loss = lambda: sum(jnp.sum(v.value**2) for v in vc)  # noqa: E731
+    minimize = Jit(lambda: opt.minimize(loss, lr=1.0), vc + opt.vars())
+    with unchanged(VarCollection({"scale": vc["scale"]})):
+        before, after = minimize(), minimize()
+    close(before, 36.5625)
+    assert after < before
 
 
 def test_a_rule_of_a_groups_own_names_its_state_after_the_group_and_leaves_the_others():
@@ -329,6 +386,10 @@ def test_hyperparameters_of_groups_are_read_and_assigned():
         opt.group("head").betta  # noqa: B018
     with pytest.raises(AttributeError, match="no hyperparameter 'betta'"):
         opt.group("head").betta = 1.0
+    with pytest.raises(HyperparameterError, match="there is no hyperparameter 'head'"):
+        opt(0.1, stream(1)[0], head=1.0)
+    with pytest.raises(HyperparameterError, match=r"the group 'f' is frozen, it has no 'beta1'"):
+        optimizer.Adam(variables(), groups=[Group("f", "body", frozen=True)], dynamic="f.beta1")
     with pytest.raises(HyperparameterError, match=r"no group 'tail'.*\n.*'default', 'head', 'mom'"):
         opt.group("tail")
 

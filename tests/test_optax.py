@@ -14,7 +14,7 @@ from optimkit.testing.hyperparameters import TOLERANCE
 
 from . import optax_table
 from .against_optax import distance, optax_trajectory, oracle_trajectory, trajectory
-from .optax_table import ASKED, DIFFERS, NOT_IN_OPTAX, SAME, SAME_AS_OPTAX
+from .optax_table import ASKED, DIFFERS, NOT_IN_OPTAX, SAME, SAME_AS_OPTAX, SCHEDULE, SCHEDULES
 
 ROWS = {row.ours: row for rows in SAME_AS_OPTAX.values() for row in rows}
 BASES = {"Rule", "LeafRule", "Wrapper", "Composed"}
@@ -41,6 +41,11 @@ def test_rule_goes_where_the_paper_goes_and_optax_does_not(optax, row):
     paper = oracle_trajectory(row.oracle, row.rule, row.problem)
     assert distance(trajectory(row.rule, row.problem, "float64"), paper, row.problem) <= SAME
     assert distance(optax_trajectory(row.make(optax), row.problem, "float64"), paper, row.problem) > 100 * ASKED
+
+
+@pytest.mark.parametrize("peers", SCHEDULES, ids=lambda peers: peers.ours)
+def test_schedule_has_optaxs_values(optax, peers):
+    assert peers.figure(optax) <= SCHEDULE
 
 
 def test_radam_of_optax_is_off_in_float32_and_ours_is_not(optax):

@@ -20,7 +20,6 @@ from optimkit.testing.suite import options_of
 
 from .rule_table import RULES
 
-
 # Rows named by several words are rules under an option, and compositions: code that other rows run too. In `make test`
 # they follow their oracles (test_rules_oracle.py); `make test-all` holds them to the whole kit.
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if " " in name else []) for name in RULES]

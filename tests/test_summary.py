@@ -7,7 +7,7 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from optimkit import TrainRef, TrainVar, VarCollection, optimizer, rules, schedule
+from optimkit import TrainRef, TrainVar, VarCollection, optimizer, projections, rules, schedule
 from optimkit.optimizer import Group, Optimizer
 
 
@@ -85,6 +85,17 @@ def test_hyperparameters_are_shown_with_their_present_values():
         opt(0.1, zeros)
 
 
+def test_the_learning_rate_and_the_constraints_are_in_it():
+    vc = variables()
+    opt = optimizer.SGD(vc, lr=schedule.Linear(0.5, 0.0, 2), constraints={"body|head": projections.LInfBall(2.0)})
+    assert "learning rate: 0.5 at step 0, Linear(start=0.5" in opt.summary()
+    opt.step([jnp.zeros_like(v.value) for v in opt.train_vars])
+    assert "learning rate: 0.25 at step 1, Linear(start=0.5" in opt.summary()
+    assert opt.summary().endswith("constraints\nLInfBall(radius=2.0): body.w, body.bias, head.w")
+    assert "learning rate: 0.125\n" in optimizer.SGD(vc, lr=0.125).summary()
+    assert "learning rate: given to each call\n" in optimizer.SGD(vc).summary()
+
+
 def test_many_like_variables_share_a_line_and_keep_the_totals():
     layers = {f"net.layers[{i}].{k}": TrainVar(jnp.ones((2, 2) if k == "w" else 2)) for i in range(30) for k in "wb"}
     vc = VarCollection({**layers, "head": TrainVar(jnp.ones(3))})
@@ -105,8 +116,8 @@ def test_it_is_no_wider_than_asked_and_shortens_names_in_the_middle(width):
     opt = optimizer.AdamW(vc, groups=[Group("a", "1", eps=1.0)])
     lines = str(opt.summary(width)).splitlines()
     assert max(map(len, lines)) <= width
-    assert all(line.startswith("(Mod") and "Linear).w" in line for line in lines[3:5])
-    assert "…" in lines[3]
+    assert all(line.startswith("(Mod") and "Linear).w" in line for line in lines[4:6])
+    assert "…" in lines[4]
 
 
 def test_it_is_a_text_that_shows_itself():

@@ -128,6 +128,7 @@ def test_what_the_inner_rule_does_not_move_stays(update):
     """To the last bit, though a weight taken apart and put together is another one."""
     rng = np.random.default_rng(0)
     start = {"w": np.float32(rng.normal(size=(7, 5))), "b": np.float32(rng.normal(size=5))}
+    start["w"][0, 0] = -0.0
     rule = rules.WeightNorm(rules.Accumulated(rules.SGD(), 3))
     result = run(rule, start, streams.gradients(start, 2), update=update)
     require_identical("WeightNorm", result.params[-1], result.start, "parameters before the third call")
@@ -144,9 +145,23 @@ def test_directions_alone_can_decay():
     np.testing.assert_allclose(state["norm"]["w"], [0.95], rtol=1e-6)
 
 
+def test_a_direction_that_has_decayed_away_leaves_zeros_which_learn_again():
+    rule = rules.WeightNorm(rules.Chain(rules.Masked(rules.WeightDecay(1.0), r"direction$"), rules.SGD()))
+    init, apply = pure(rule, 1.0)
+    params = {"w": jnp.array([[3.0], [4.0]])}
+    state, params = apply(jax.tree.map(jnp.zeros_like, params), init(params), params)
+    assert params["w"].tolist() == [[0.0], [0.0]]
+    assert state["norm"]["w"] == 1.0
+    _, params = apply({"w": jnp.array([[0.3], [0.4]])}, state, params, lr=0.1)
+    np.testing.assert_allclose(params["w"], [[-0.03], [-0.04]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("need", ["grad_fn", "value_and_grad_fn"])
 def test_gradients_elsewhere_are_those_in_directions_and_scales(need):
-    """The loss is |w|² / 2 in a column, so that its gradient at (2 v, 2 g) is 0 in v and 2 g in g."""
+    """The gradient of |w|² / 2 + c w, with c across w.
+
+    At (2 v, 2 g) it is 2 w + c, which is 10 in g = 5, and (10 / 2) c in v = w / 5.
+    """
 
     class There(SecondLook):
         needs = (need,)
@@ -155,11 +170,15 @@ def test_gradients_elsewhere_are_those_in_directions_and_scales(need):
             f = step.grad_fn or (lambda p: step.value_and_grad_fn(p)[1])
             return super().update(step.replace(grad_fn=f), state)
 
+    def grad_fn(p):
+        return {"w": p["w"] + jnp.array([[-0.08], [0.06]]), "b": 1.0 * p["b"]}
+
     params = {"w": jnp.array([[3.0], [4.0]]), "b": jnp.array([1.0, 2.0])}
-    inputs = {"grad_fn": lambda p: p, "value_and_grad_fn": lambda p: (jnp.float32(0.0), p)}
+    inputs = {"grad_fn": grad_fn, "value_and_grad_fn": lambda p: (jnp.float32(0.0), grad_fn(p))}
     init, apply = pure(rules.WeightNorm(There()), 0.1)
     _, new = apply(params, init(params), params, **{need: inputs[need]})
-    np.testing.assert_allclose(new["w"], 0.8 * params["w"], rtol=1e-6)
+    v = np.array([0.6 + 0.04, 0.8 - 0.03])
+    np.testing.assert_allclose(new["w"].ravel(), 4.0 * v / np.linalg.norm(v), rtol=1e-6)
     np.testing.assert_allclose(new["b"], 0.8 * params["b"], rtol=1e-6)
 
 

@@ -121,7 +121,8 @@ def _check_updates(where: str, updates: Tree, params: Tree) -> Tree:
 
 def _as_before(new: Tree, old: Tree) -> Tree:
     """Return the new state in the dtypes of the old one, if it has its structure."""
-    if jax.tree.structure(new) != jax.tree.structure(old):
+    structure: Any = jax.tree.structure(old)
+    if jax.tree.structure(new) != structure:
         return new
 
     def same(x: Any, before: Any) -> Any:

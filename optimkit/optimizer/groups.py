@@ -176,6 +176,9 @@ class Together:
         """Tell whether a variable is."""
         return all(g.takes(name, var) for g in self.all_of) and not any(g.takes(name, var) for g in self.none_of)
 
+    def __repr__(self) -> str:
+        return " & ".join([*(repr(g.name) for g in self.all_of), *(f"not {g.name!r}" for g in self.none_of)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Within:
@@ -241,7 +244,10 @@ class Plan:
         group, _, field = name.partition(".")
         if group not in self.groups or not field:
             return Target("", *lookup.find(where, rule, name))
-        if field == LR_SCALE and not self.groups[group].frozen:
+        if self.groups[group].frozen:
+            raise HyperparameterError(message(where, f"the group {group!r} is frozen, it has no {field!r}.", None, None,
+                                              "Name the hyperparameter of another group."))  # fmt: skip
+        if field == LR_SCALE:
             return Target(group, (), LR_SCALE)
         return Target(group, *lookup.find(f"{where}: group {group!r}", self.rule_of(group, rule), field))
 

@@ -51,10 +51,12 @@ def summarize(opt: Any, width: int) -> Summary:
     shared = total - sum(row.state for row in rows)
     parts = [
         f"{type(opt).__name__}: {_count(rows)}, {sum(ref.size for ref in opt.train_vars):,} parameters",
+        f"learning rate: {_learning_rate(opt)}",
         "",
         *_variables(rows, shared, width),
         "",
         *_groups(opt, rows, width),
+        *_constraints(opt, width),
     ]
     return Summary("\n".join(parts))
 
@@ -152,6 +154,26 @@ def _changing(opt: Any, group: str) -> Iterable[str]:
         own = target._replace(group=group)
         if target == own or (shared and not target.group and own not in plan.constants.keys() | opt._changing.keys()):
             yield name
+
+
+def _learning_rate(opt: Any) -> str:
+    """Return where the learning rate comes from, and what it is now."""
+    lr = opt.lr
+    if "lr" in opt._schedules:
+        return f"{_number(lr)} at step {int(opt.clock.value)}, {opt._schedules['lr']!r}"
+    return "given to each call" if lr is None else _number(lr)
+
+
+def _constraints(opt: Any, width: int) -> list[str]:
+    """Return a line for each constraint, and the variables that it holds for."""
+    names: dict[int, tuple[Any, list[str]]] = {}
+    for name, constraint in opt._constraints.items():
+        names.setdefault(id(constraint), (constraint, []))[1].append(name)
+    lines = []
+    for constraint, found in names.values():
+        text = f"{constraint!r}: {', '.join(found[:4])}" + f" and {len(found) - 4} more" * (len(found) > 4)
+        lines += textwrap.wrap(text, max(width, 40), subsequent_indent="  ", break_on_hyphens=False)
+    return ["", "constraints", *lines] if lines else []
 
 
 def _shown(rule: Rule) -> str:

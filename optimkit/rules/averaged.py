@@ -153,10 +153,6 @@ class Lookahead(Wrapper):
         return jax.tree.map(lambda s, p: numerics.cast(s, p.dtype), self._slow(state, params), params)
 
     def _slow(self, state: Tree, params: Tree) -> Tree:
-        """Return the slow weights; where they have just been synchronised, a parameter that differs is the true one."""
-
-        def current(s: jax.Array, p: jax.Array) -> jax.Array:
-            differs = (state["k"] == 0) & (numerics.cast(s, p.dtype) != p)
-            return jnp.where(differs, numerics.cast(p, s.dtype), s)
-
-        return jax.tree.map(current, state["slow"], params)
+        """Return the slow weights, which are the parameters themselves where they have just been synchronised."""
+        at_start = state["k"] == 0
+        return jax.tree.map(lambda s, p: jnp.where(at_start, numerics.cast(p, s.dtype), s), state["slow"], params)

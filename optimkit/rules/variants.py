@@ -143,6 +143,22 @@ class ScaledSteps(Wrapper):
         return f"ScaledSteps({self.inner!r}, {self.scales!r})"
 
 
+class Opened(Wrapper):
+    """What a rule by name is composed of, where groups differ in its parts; a ``Chain`` still knows it by its name.
+
+    State: that of the composition.
+    """
+
+    stands_for: str
+
+    def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
+        """Update as the composition does."""
+        return self.inner.update(step, state)
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+
 def _put(into: list[Any], places: list[int], values: Sequence[Any]) -> None:
     for i, x in zip(places, values, strict=False):
         into[i] = x
@@ -184,7 +200,8 @@ def distribute(where: str, variants: Sequence[Rule], scales: Sequence[Scale], me
         return distribute(where, rules, scales, members)
 
     if isinstance(first, Composed):
-        return parts([x.compose() for x in variants], scales)  # type: ignore[attr-defined]
+        composition = parts([x.compose() for x in variants], scales)  # type: ignore[attr-defined]
+        return Opened(composition, type(first).__name__)
     if isinstance(first, Chain | Partition):
         if any(len(x.rules) != len(first.rules) for x in variants):  # type: ignore[attr-defined]
             raise _inseparable(where, first, "has other parts for one group than for another")

@@ -55,7 +55,7 @@ class WeightNorm(Wrapper):
     def init(self, params: Tree) -> Tree:
         """Return the inner rule's state for directions and scales, and the norms."""
         norm = jax.tree.map(_first_norm, params)
-        structure = jax.tree.structure(params)
+        structure: Any = jax.tree.structure(params)
         pairs = zip(jax.tree.leaves(params), structure.flatten_up_to(norm), strict=True)
         return {"inner": self.inner.init(structure.unflatten([_split(p, n) for p, n in pairs])), "norm": norm}
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from .form import takes_every_shape_and_keeps_its_inputs
 from .test_oracles import HALVES, assert_steps, steps
 from .wrappers import (
     averages,
@@ -111,13 +112,4 @@ def test_cautious_by_hand():
 
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_oracle_takes_every_shape_and_keeps_its_inputs(oracle):
-    shapes = {"scalar": (), "empty": (0, 3), "rank5": (1, 2, 1, 2, 1)}
-    params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    grads = [{name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}] * 3
-    for rate in (0.1, [0.1, 0.1, 0.1]):
-        trajectory = oracle(params, grads, rate)
-        for name, shape in shapes.items():
-            assert [(step[name].shape, step[name].dtype) for step in trajectory] == [(shape, np.float64)] * 3
-            assert np.all(params[name] == 1.0) and np.all(grads[0][name] == 0.5)
-        values = [float(step["scalar"]) for step in trajectory]
-        assert len({1.0, *values}) == 4, "each step is a copy of its own"
+    takes_every_shape_and_keeps_its_inputs(oracle)
