@@ -9,8 +9,10 @@ person reads it. A *domain* is an interval such as ``"[0, 1)"`` or ``"(0, inf)"`
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -92,6 +94,11 @@ def contains(interval: str, value: Any) -> bool:
     return above and below
 
 
+def with_section(doc: str | None, title: str, lines: Iterable[str]) -> str:
+    """Return a docstring with a section below it. Some Pythons store docstrings indented, and some do not."""
+    return "\n".join([inspect.cleandoc(doc or ""), "", f"{title}:", *(f"    {line}" for line in lines), ""])
+
+
 def parse_interval(interval: str) -> tuple[float, float, type]:
     """Split ``"int [1, inf)"`` into its ends and the kind of number: ``(1.0, inf, int)``."""
     kind = int if interval.startswith("int ") else float
@@ -111,7 +118,7 @@ def check_lr(where: str, lr: Any) -> None:
         problem, got = "the learning rate is not a number.", f"{type(lr).__name__} {lr!r}"
     elif shape != ():
         problem, got = "the learning rate is not a scalar.", f"an array of shape {list(shape)}"
-        fix = "For one learning rate per group of variables use Partition."
+        fix = "For a learning rate per group of variables use groups=[Group(name, match, lr_scale=...)]."
     elif dtype is not None and not any(jax.numpy.issubdtype(dtype, kind) for kind in (np.floating, np.integer)):
         problem, got = "the learning rate is not a real number.", str(dtype)
     elif not isinstance(lr, jax.core.Tracer) and not 0 <= float(lr) < math.inf:

@@ -371,15 +371,13 @@ def test_a_point_where_the_loss_is_not_finite_is_too_far(search):
         np.testing.assert_allclose(params["w"], 1.0, rtol=1e-3)
 
 
-def test_a_point_where_the_gradient_is_not_finite_is_too_far_for_zoom():
-    """√|x - 1| falls to 0 at 1, where it has no slope; the first trial step is exactly there."""
-    loss = lambda x: jnp.sum(x**2) - 0.1 * jnp.sum(jnp.sqrt(jnp.abs(x - 1.0)))  # noqa: E731
-    assert not np.isfinite(jax.grad(loss)(jnp.ones(1)))
-    x, _, _ = minimized(loss, jnp.array([2.0]), rules.Zoom(), 1)
-    assert x != 1
-    assert np.isfinite(jax.grad(loss)(jnp.asarray(x)))
-    x, _, _ = minimized(loss, jnp.array([2.0]), rules.Zoom(max_evaluations=1), 1)
-    assert x == 2  # also where it is the lowest point found
+def test_a_point_where_the_slope_is_not_finite_is_too_far_for_zoom():
+    """(x - 1)², with no slope at its minimum, where the first trial step is: not even as the lowest point found."""
+    phi = lambda x: ((x - 1) ** 2, jnp.where(x == 1, jnp.nan, 2 * (x - 1)))  # noqa: E731
+    found = rules.Zoom().search(phi, *phi(jnp.float32(0.0)), 1e-7)
+    assert (float(found.alpha), int(found.evaluations), bool(found.failed)) == (0.5, 2, False)
+    found = rules.Zoom(max_evaluations=1).search(phi, *phi(jnp.float32(0.0)), 1e-7)
+    assert (float(found.alpha), int(found.evaluations), bool(found.failed)) == (0.0, 1, True)
 
 
 @jax.custom_jvp
@@ -437,21 +435,20 @@ def test_pairs_without_positive_curvature_are_left_out():
 # --- minimize ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_of_minimize_is_the_same_compiled_donated_and_eager():
+def test_a_step_of_minimize_is_one_program_and_does_with_donated_memory_what_it_does_eagerly():
     def run(way):
         net = Net()
         opt = optimizer.LBFGS(net.vars(), 3, lr=1.0)
         step = Counted(lambda x, y: opt.minimize(loss_of(net), x, y))
-        jit = step if way == "eager" else Jit(step, net.vars() + opt.vars(), donate=way == "donated")
+        jit = step if way == "eager" else Jit(step, net.vars() + opt.vars(), donate=True)
         losses = [float(jit(X, Y)) for _ in range(4)]
         return losses, {name: np.asarray(v.value) for name, v in (net.vars() + opt.vars()).items()}, step.traces
 
-    eager, compiled, donated = run("eager"), run("compiled"), run("donated")
-    assert compiled[2] == donated[2] == 1
-    assert compiled[0] == donated[0]
+    eager, donated = run("eager"), run("donated")
+    assert donated[2] == 1
+    np.testing.assert_allclose(donated[0], eager[0], rtol=1e-4)
     for name, x in eager[1].items():
-        assert compiled[1][name].tobytes() == donated[1][name].tobytes()
-        np.testing.assert_allclose(compiled[1][name], x, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(donated[1][name], x, rtol=1e-4, atol=1e-5)
 
 
 @either_way

@@ -1,4 +1,4 @@
-"""The museum: each defect that a library had is rejected by the check it is listed under, and its repair is accepted."""
+"""The museum: a check of the kit rejects each defect that a library had, and accepts the rule without it."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class AdamW(Composed, Adam):
         p ← p − lr · (adam direction + weight_decay · p)
 
     The usual choice for transformers, and wherever regularisation matters. Leave biases and norms out of the decay by
-    a ``Partition``. Memory: two float32 per parameter.
+    ``optimizer.AdamW(vc, groups=optimizer.no_decay())``. Memory: two float32 per parameter.
 
     State: that of :class:`Adam`.
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import CompositionError, DTypeError, HyperparameterError, StructureError, describe, message
-from optimkit.hyper import check_hyperparameter, hyper, hyperparameters
+from optimkit.hyper import check_hyperparameter, hyper, hyperparameters, with_section
 
 Tree = Any
 Slot = dict[str, jax.Array]
@@ -89,8 +89,8 @@ class Rule:
             cls, cls._tree_flatten_with_keys, functools.partial(_tree_unflatten, cls), cls._tree_flatten)  # fmt: skip
         fields = hyperparameters(cls)
         if fields and cls.__doc__ and "Hyperparameters:" not in cls.__doc__:
-            lines = [f"    {n}: {f.metadata['doc']}; {_shown_domain(f)}." for n, f in fields.items()]
-            cls.__doc__ = cls.__doc__.rstrip() + "\n\n    Hyperparameters:\n    " + "\n    ".join(lines) + "\n    "
+            lines = (f"{n}: {f.metadata['doc']}; {_shown_domain(f)}." for n, f in fields.items())
+            cls.__doc__ = with_section(cls.__doc__, "Hyperparameters", lines)
 
     @classmethod
     def _reject_unknown_names(cls) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import HyperparameterError, message
-from optimkit.hyper import check_hyperparameter, hyper, hyperparameters
+from optimkit.hyper import check_hyperparameter, hyper, hyperparameters, with_section
 
 Phi = Callable[[Any], tuple[Any, Any]]
 ROUNDINGS = 8  # a loss is off by about so many units of rounding at least
@@ -77,9 +77,9 @@ class LineSearch:
         own = {name: f for name, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
         fields = own | {f.name: f for f in dataclasses.fields(cls)}  # of the base, for this is not yet a dataclass
         if cls.__doc__ and fields and "Hyperparameters:" not in cls.__doc__:
-            lines = [f"    {n}: {f.metadata['doc']}; in {f.metadata['domain']}, default {f.default!r}."
+            lines = [f"{n}: {f.metadata['doc']}; in {f.metadata['domain']}, default {f.default!r}."
                      for n, f in fields.items() if "domain" in f.metadata]  # fmt: skip
-            cls.__doc__ = cls.__doc__.rstrip() + "\n\n    Hyperparameters:\n    " + "\n    ".join(lines) + "\n    "
+            cls.__doc__ = with_section(cls.__doc__, "Hyperparameters", lines)
 
     def __post_init__(self) -> None:
         for name, f in hyperparameters(self).items():

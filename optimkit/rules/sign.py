@@ -143,7 +143,7 @@ class RProp(LeafRule):
     State: ``step``, Δ, from ``initial_step``, and ``sign``, that of g', from 0; shaped as the parameter, float32.
 
     Deviations: ``lr`` is not in the paper. Where PyTorch and optax have a learning rate, here is ``initial_step``;
-    they do as ``variant="irprop-"``, but that optax's steps come one call late.
+    they do as ``variant="irprop-"``, but that optax's steps come one call late, and that of a turn is lost.
 
     Reference: Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm, equations (4)-(7); Igel & Hüsken 2000, Improving the Rprop learning algorithm, for the variants.

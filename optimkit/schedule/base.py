@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit.errors import DTypeError, HyperparameterError, describe, message
-from optimkit.hyper import Domain, contains, hyperparameters
+from optimkit.hyper import Domain, contains, hyperparameters, with_section
 
 LAST_STEP = 2**31 - 1
 # Values stay far inside float32, so that no difference or product of them overflows, and no NaN follows.
@@ -126,8 +126,8 @@ def check_boundaries(where: str, kind: str, pieces: int, boundaries: tuple[int, 
 
 def documented(cls: Class) -> Class:
     """Append to the docstring of a schedule what ``hyper`` says of its fields, so that it is said once."""
-    lines = [f"        {f.name}: {f.metadata['doc']}; {_shown(f)}" for f in hyperparameters(cls).values()]
-    cls.__doc__ = f"{cls.__doc__}\n    Args:\n" + "\n".join(lines) + "\n    "
+    lines = (f"{f.name}: {f.metadata['doc']}; {_shown(f)}" for f in hyperparameters(cls).values())
+    cls.__doc__ = with_section(cls.__doc__, "Args", lines)
     return cls
 
 

@@ -12,15 +12,15 @@ from optimkit.numerics import safe_divide
 from optimkit.rules import LeafRule, Rule, Step
 from optimkit.rules.base import Wrapper
 
-from .. import oracles
 from .exhibit import exhibit, sum_of_squares, wide
 
 
 @exhibit(
     origin="optax 0.2.8, lars: momentum after the learning rate; flax.optim 0.3.6, LARS",
     notes=("optax.md", "**momentum after lr**"),
-    story="With the learning rate inside the momentum a step is not the learning rate times a direction, and a schedule "
-    "takes effect late. That may be meant; but nothing says so, and other transformations are chained after it.",
+    story="With the learning rate inside the momentum a step is not the learning rate times a direction, and a "
+    "schedule takes effect late. That may be meant; but nothing says so, and other transformations are chained after "
+    "it.",
     rejected_by="check_chainable_is_true",
     says=r"says that it is chainable, but at step 1 the next state 'slots\.bias\.m' at lr = ",
 )
@@ -39,8 +39,8 @@ class MomentumAfterTheLearningRate(LeafRule):
 @exhibit(
     origin="declearn 2.4.0, Optimizer(w_decay=...), optimizer/_base.py:269-309; likewise adafactor of optax 0.2.8",
     notes=("flax_fedjax_declearn.md", "**Weight decay is not multiplied by lrate**"),
-    story="The documentation says that the decay is added right before the learning rate is applied; it was added after "
-    "it. Who lowers the learning rate keeps the decay, which soon outweighs the gradients.",
+    story="The documentation says that the decay is added right before the learning rate is applied; it was added "
+    "after it. Who lowers the learning rate keeps the decay, which soon outweighs the gradients.",
     rejected_by="check_chainable_is_true",
     says="says that it is chainable, but at step 1 the displacement of '.*' at lr = ",
 )
@@ -68,8 +68,8 @@ class PolyakStep(Rule):
 @exhibit(
     origin="optax 0.2.8, contrib.split_real_and_imaginary and contrib.sam",
     notes=("optax.md", "**does not forward extra args**"),
-    story="A wrapper hands on gradients and parameters and nothing else: optimizers that need the loss, such as Polyak's "
-    "step or MoMo, fail inside it, or are silently given none.",
+    story="A wrapper hands on gradients and parameters and nothing else: optimizers that need the loss, such as "
+    "Polyak's step or MoMo, fail inside it, or are silently given none.",
     rejected_by="check_form_is_kept",
     says="TypeError.*NoneType",
 )
@@ -79,51 +79,3 @@ class DropsTheLoss(Wrapper):
     def update(self, step: Step, state: Any) -> Any:
         handed_on = Step(step.grads, step.params, step.lr) if self.defect else step
         return self.inner.update(handed_on, state)
-
-
-@exhibit(
-    origin="optax 0.2.8, learning_rate=None: identity() instead of a change of sign, transform.py:985-1008",
-    notes=("optax.md", "returns `identity()` — **no sign flip**"),
-    story="Whether a step goes down depends on whether something is multiplied at the end: in one composition the same "
-    "rule descends, in another it climbs.",
-    rejected_by="check_chains_are_a_monoid",
-    says=r"step 1 of Chain\(.*\) is not that of",
-)
-class SignOfTheLast(LeafRule):
-    def update_leaf(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
-        return -(jnp.abs(lr) if self.defect else lr) * g, slot
-
-
-@exhibit(
-    origin="optax, MultiSteps before issue #1567 was fixed (commit d22d6d1d, Welford's mean)",
-    notes=("optax.md", "d22d6d1d Welford mean in MultiSteps"),
-    story="Gradients of several small batches were summed where their mean is meant: the step grew with the number of "
-    "batches, and the learning rate of the large batch did not hold.",
-    rejected_by="check_oracle",
-    says="differ at step 2",
-    oracle=lambda params, grads, lr, every: oracle_accumulated(params, grads, lr, every),
-    steps=8,
-    scales=(1.0,),
-)
-class SumInsteadOfMean(Rule):
-    every: int = hyper(2, "int [1, 2147483647]", "batches for one step")
-
-    def init(self, params: Any) -> Any:
-        return {"t": jnp.zeros((), jnp.int32), "mean": jax.tree.map(jnp.zeros_like, wide(params))}
-
-    def update(self, step: Step, state: Any) -> Any:
-        t = state["t"] + 1
-        share = 1.0 if self.defect else 1.0 / self.every
-        mean = jax.tree.map(lambda m, g: m + share * g, state["mean"], wide(step.grads))
-        full = t == self.every
-        delta = jax.tree.map(lambda m: jnp.where(full, -step.lr * m, 0.0), mean)
-        return delta, {"t": t % self.every, "mean": jax.tree.map(lambda m: jnp.where(full, 0.0, m), mean)}
-
-
-def oracle_accumulated(params: Any, grads: Any, lr: Any, every: int) -> Any:
-    """SGD that steps by the mean of every so many gradients."""
-    means = []
-    for t in range(len(grads)):
-        batch = grads[t - every + 1 : t + 1] if (t + 1) % every == 0 else []
-        means.append({n: sum((g[n] for g in batch), 0 * x) / every for n, x in grads[t].items()})
-    return oracles.oracle_sgd(params, means, lr)

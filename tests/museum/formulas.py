@@ -13,9 +13,9 @@ from optimkit.hyper import hyper
 from optimkit.numerics import norm, one_minus_pow, safe_divide
 from optimkit.rules import LeafRule, Rule, Step
 
-from .. import oracles
-from ..oracles import adam_moments, adam_variants, optimistic
-from ..oracles.adagrad import oracle_adadelta
+from tests import oracles
+from tests.oracles import adam_moments, adam_variants, optimistic
+from tests.oracles.adagrad import oracle_adadelta
 from .exhibit import exhibit, sum_of_squares, wide
 
 
@@ -177,8 +177,8 @@ class InvertedClip(LeafRule):
 @exhibit(
     origin="declearn 2.4.0, run_train_step(sclip=...), model/haiku/_model.py:457-479",
     notes=("flax_fedjax_declearn.md", "not the global-norm clipping of DP-SGD"),
-    story="The bound on the norm of a gradient, on which the privacy of DP-SGD rests, was applied to each array: with n "
-    "arrays a whole gradient is up to sqrt(n) times longer than the noise is made for.",
+    story="The bound on the norm of a gradient, on which the privacy of DP-SGD rests, was applied to each array: with "
+    "n arrays a whole gradient is up to sqrt(n) times longer than the noise is made for.",
     rejected_by="check_oracle",
     says="max_norm=1.0.*differ at step 1",
     oracle=oracles.oracle_clip_by_global_norm,
@@ -204,8 +204,8 @@ class GlobalClipOfEachArray(Rule):
 @exhibit(
     origin="optax 0.2.8, flatten (transforms/_layouts.py:23) around a rule of layers, such as lamb",
     notes=("optax.md", "ravel all leaves into one vector"),
-    story="Layers are laid end to end for speed, and the rule inside sees one layer: one trust ratio for all, which is "
-    "that of the longest.",
+    story="Layers are laid end to end for speed, and the rule inside sees one layer: one trust ratio for all, which "
+    "is that of the longest.",
     rejected_by="check_oracle",
     says="differ at step 1",
     oracle=oracles.oracle_trust_ratio,
@@ -351,8 +351,8 @@ def oracle_skips_non_finite(params: Any, grads: Any, lr: Any, patience: int) -> 
 @exhibit(
     origin="optax 0.2.8, apply_if_finite, _conditionality.py:204; PR #1746",
     notes=("optax.md", "skip non-finite; after N in a row it **lets every further NaN through**"),
-    story="The guard that skips steps with NaN or infinity opens after so many of them in a row, and stays open until a "
-    "good one comes: one bad batch too many writes NaN into every parameter.",
+    story="The guard that skips steps with NaN or infinity opens after so many of them in a row, and stays open until "
+    "a good one comes: one bad batch too many writes NaN into every parameter.",
     rejected_by="check_oracle",
     says="gradients of size inf: the parameters and the oracle's differ at step 4",
     oracle=oracle_skips_non_finite,

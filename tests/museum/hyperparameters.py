@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from optimkit.hyper import hyper
 from optimkit.rules import LeafRule, Rule, Step
 
-from .. import oracles
-from .exhibit import exhibit, not_rejected, wide
+from tests import oracles
+from .exhibit import BareRule, exhibit, not_rejected, wide
 
 
 @exhibit(
@@ -19,19 +19,19 @@ from .exhibit import exhibit, not_rejected, wide
     notes=("ecosystem.md", "b1=1.5 accepted"),
     story="Hyperparameters that make no sense are taken without a word, and the run diverges some hours later.",
     rejected_by="check_hyperparameters_are_validated",
-    says=r"AcceptsAnything\(.*\) is accepted",
+    says=r"AcceptsAnything\(beta1=-5e-324\) is accepted",
 )
-class AcceptsAnything(LeafRule):
+class AcceptsAnything(BareRule):
     beta1: float = hyper(0.9, "[0, 1)", "decay of the mean of gradients")
 
     def __post_init__(self) -> None:
-        if not self.defect:
+        if not (self.defect and isinstance(self.beta1, float)):
             super().__post_init__()
 
-    def init_leaf(self, p: Any) -> Any:
+    def init_one(self, p: Any) -> Any:
         return {"mu": jnp.zeros_like(p)}
 
-    def update_leaf(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
+    def update_one(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
         mu = self.beta1 * slot["mu"] + (1 - self.beta1) * g
         return -lr * mu, {"mu": mu}
 
@@ -42,7 +42,7 @@ class AcceptsAnything(LeafRule):
     story="Every hyperparameter could be given anew at each step, but a scheduled weight decay raised "
     "TracerBoolConversionError in three of the optimizers and worked in the others.",
     rejected_by="check_hyperparameters_may_be_arrays",
-    says="TracerBoolConversionError",
+    says=r"TracerBoolConversionError: .*the argument rule\.weight_decay",
 )
 class DecayBranchesInPython(LeafRule):
     weight_decay: float = hyper(0.01, "[0, inf)", "added to the gradient, times the parameter")
@@ -99,7 +99,7 @@ class SeedIgnored(Rule):
     notes=("optax.md", "lr baked into the HLO: 3 lrs → 3 compiles"),
     story="Each learning rate of a sweep compiles the step anew, and the cache of compiled programs is of no use.",
     rejected_by="check_one_compile",
-    says="ConcretizationTypeError",
+    says="ConcretizationTypeError: .*the argument lr",
 )
 class LearningRateBakedIn(LeafRule):
     def update_leaf(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
@@ -109,8 +109,8 @@ class LearningRateBakedIn(LeafRule):
 @exhibit(
     origin="flax.optim 0.3.6, OptimizerDef, optim/base.py:41-48",
     notes=("flax_fedjax_declearn.md", "re-creating an identical `optim.Adam(0.1)` retraces a jitted step"),
-    story="Two definitions with the same numbers are not equal, so a program that makes its optimizer anew, as functions "
-    "do, compiles its step anew.",
+    story="Two definitions with the same numbers are not equal, so a program that makes its optimizer anew, as "
+    "functions do, compiles its step anew.",
     rejected_by="check_rule_is_a_value",
     says=r"the rule is another one after replace\(\)",
 )
@@ -130,8 +130,8 @@ class EqualByIdentity(LeafRule):
 @exhibit(
     origin="declearn 2.9.1, round_reset of momentum, adam and others",
     notes=("flax_fedjax_declearn.md", "`round_reset` missing from `get_config`"),
-    story="One hyperparameter is not among those that a configuration is written with; who saves an optimizer and makes "
-    "it again has another one.",
+    story="One hyperparameter is not among those that a configuration is written with; who saves an optimizer and "
+    "makes it again has another one.",
     rejected_by="check_copies_continue",
     says=r"the rule is another one after deepcopy\.\n.*LosesAHyperparameter\(beta=0\.9, nesterov=True\)",
 )
@@ -172,14 +172,15 @@ class OffsetBeyondTheFirstStep(LeafRule):
         t = t - self.step_offset
         beta2 = 1 - (t if self.defect else jnp.maximum(t, 1.0)) ** -0.8
         nu = beta2 * slot["nu"] + (1 - beta2) * (g**2 + 1e-30)
-        return -lr * g * jax.lax.rsqrt(nu), {"nu": nu}
+        return -lr * (g * jax.lax.rsqrt(nu)), {"nu": nu}
 
 
 @not_rejected(
     origin="optax 0.2.8, noisy_sgd(key=None) and dpsgd(key=None)",
     notes=("optax.md", "`key=None` silently means key 0"),
     story="Every run that names no key draws the same noise, and so does every replica and every restart.",
-    missing="Give a rule that needs a key two of them: the displacements must differ, and be the same for the same key.",
+    missing="Give a rule that needs a key two of them: the displacements must differ, and be the same for the same "
+    "key.",
 )
 class KeyIsZero(Rule):
     needs = ("key",)

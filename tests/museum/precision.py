@@ -17,8 +17,8 @@ from .exhibit import BareRule, exhibit, not_rejected, sum_of_squares, wide, zero
 @exhibit(
     origin="flax.optim 0.3.6, Adam, optim/adam.py:90-92; likewise AdaBelief and LAMB",
     notes=("flax_fedjax_declearn.md", "β2=.999 rounds to 1.0 in bf16 so 1−β2^t=0"),
-    story="The step number is cast to the dtype of the parameter, and with it the bias correction: in bfloat16 0.999 is "
-    "1, the corrected second moment infinite, and Adam makes no step at all. With a gradient of 0 it is NaN.",
+    story="The step number is cast to the dtype of the parameter, and with it the bias correction: in bfloat16 0.999 "
+    "is 1, the corrected second moment infinite, and Adam makes no step at all. With a gradient of 0 it is NaN.",
     rejected_by="check_finite_on_zero_gradients",
     says=r"displacements at step 1, bfloat16, gradients of size 0e\+00: 'bias'\[0\] is not finite",
 )
@@ -49,8 +49,8 @@ class CountInLowPrecision(BareRule):
 @exhibit(
     origin="optax 0.2.8, scale_by_adam and 24 others; issues #1754, #1784, #1789",
     notes=("optax.md", "f16 + zero grad → NaN"),
-    story="In float16 the smallest number is 6e-8, and eps = 1e-8 is 0: a gradient of zero is divided by zero, and one "
-    "dead unit makes the run NaN.",
+    story="In float16 the smallest number is 6e-8, and eps = 1e-8 is 0: a gradient of zero is divided by zero, and "
+    "one dead unit makes the run NaN.",
     rejected_by="check_finite_on_zero_gradients",
     says=r"displacements at step 1, float16, gradients of size 0e\+00: 'bias'\[0\] is not finite",
 )
@@ -68,8 +68,8 @@ class EpsUnderflows(BareRule):
 @exhibit(
     origin="flax.optim 0.3.6, Adagrad, optim/adagrad.py:51-60; optax 0.2.8 has no nu_dtype anywhere",
     notes=("flax_fedjax_declearn.md", "fp16/bf16 state buffers are kept in param dtype"),
-    story="The sum of squares is kept in float16, of which 65504 is the largest: one gradient of 256 and it is infinite, "
-    "and the parameter never moves again.",
+    story="The sum of squares is kept in float16, of which 65504 is the largest: one gradient of 256 and it is "
+    "infinite, and the parameter never moves again.",
     rejected_by="check_finite_on_huge_gradients",
     says=r"state at step 1, float16, gradients of size 8e\+03: 'slots\.bias\.sum'\[0\] is not finite",
 )
@@ -85,8 +85,8 @@ class SumOfSquaresInHalf(BareRule):
 @exhibit(
     origin="optax 0.2.8, inject_hyperparams, schedules/_inject.py:168-173; issue #1414, PR #1445",
     notes=("optax.md", "hyperparams default to the *param* dtype, b2=0.999→**1.0**"),
-    story="Hyperparameters that are to be scheduled become state in the dtype of the parameters: in bfloat16 b2 = 0.999 "
-    "is 1.0, the bias correction 0, and the first update NaN.",
+    story="Hyperparameters that are to be scheduled become state in the dtype of the parameters: in bfloat16 b2 = "
+    "0.999 is 1.0, the bias correction 0, and the first update NaN.",
     rejected_by="check_slots_are_wide",
     says=r"the state 'hyperparameters\.beta2' of float16 parameters is not float32",
 )
@@ -114,8 +114,8 @@ class InjectedHyperparameters(BareRule):
 @exhibit(
     origin="optax 0.2.8, contrib.schedule_free, _schedule_free.py:55",
     notes=("optax.md", "in bf16, schedule_free `weight_sum` stalls at .03125"),
-    story="The sum of the weights is a scalar in the lowest dtype of the parameters. In bfloat16 it stops growing after "
-    "some thirty steps, and the average over the run silently becomes one over its end.",
+    story="The sum of the weights is a scalar in the lowest dtype of the parameters. In bfloat16 it stops growing "
+    "after some thirty steps, and the average over the run silently becomes one over its end.",
     rejected_by="check_slots_are_wide",
     says=r"the state 'weight_sum' of float16 parameters is not float32",
 )
@@ -140,10 +140,30 @@ class StalledWeightSum(BareRule):
 
 
 @exhibit(
+    origin="optax, MultiSteps before commits c02332eb and 7a58a58f; issues #1552, #1567",
+    notes=("optax.md", "MultiSteps accumulator dtype (#1552,#1567)"),
+    story="Gradients of many small batches were added up in the dtype of the parameters: in bfloat16 the later ones "
+    "are rounded away, and the large batch that is meant is one of its first parts.",
+    rejected_by="check_slots_are_wide",
+    says=r"the state 'slots\.bias\.sum' of float16 parameters is not float32",
+)
+class AccumulatedInLowPrecision(BareRule):
+    every: int = hyper(2, "int [1, 2147483647]", "batches for one step")
+
+    def init_one(self, p: Any) -> Any:
+        return {"sum": jnp.zeros_like(p)}
+
+    def update_one(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
+        total = slot["sum"] + g
+        full = t % self.every == 0
+        return jnp.where(full, -lr * total / self.every, 0.0), {"sum": jnp.where(full, 0.0, total)}
+
+
+@exhibit(
     origin="flax 0.12.8, nnx.EMA, nnx/training/ema.py:46-179",
     notes=("flax_fedjax_declearn.md", "bf16 params with decay .999 **never move**"),
-    story="The average has the dtype of the variable: a thousandth of the difference is less than half of its last bit, "
-    "and the averaged model stays what it was when training began.",
+    story="The average has the dtype of the variable: a thousandth of the difference is less than half of its last "
+    "bit, and the averaged model stays what it was when training began.",
     rejected_by="check_slots_are_wide",
     says=r"the state 'slots\.bias\.average' of float16 parameters is not float32",
 )
@@ -158,8 +178,8 @@ class AverageThatNeverMoves(BareRule):
 @exhibit(
     origin="optax 0.2.8, contrib.prodigy, _prodigy.py:47",
     notes=("optax.md", "**d never leaves 1e-6, zero progress in 2000 steps**"),
-    story="The estimate of the distance, by which every step is multiplied, has the lowest dtype of the parameters. In "
-    "bfloat16 it never grows from its first value of 1e-6, and nothing is learned.",
+    story="The estimate of the distance, by which every step is multiplied, has the lowest dtype of the parameters. "
+    "In bfloat16 it never grows from its first value of 1e-6, and nothing is learned.",
     rejected_by="check_slots_are_wide",
     says=r"the state 'distance' of float16 parameters is not float32",
 )
@@ -180,8 +200,8 @@ class FrozenDistance(BareRule):
 @not_rejected(
     origin="optax 0.2.8, clip_by_global_norm; PR #1752",
     notes=("optax.md", "f16 norm overflow → all-zero update"),
-    story="The norm of float16 gradients is summed up in float16, and infinite from 256 on; what is divided by it is 0. "
-    "The step is finite and silently nothing.",
+    story="The norm of float16 gradients is summed up in float16, and infinite from 256 on; what is divided by it is "
+    "0. The step is finite and silently nothing.",
     missing="Compare displacements of float16 and bfloat16 parameters with those of the same numbers in float32: only "
     "NaN and infinity are looked for in low precision, and a step of 0 is neither.",
 )
@@ -195,13 +215,13 @@ class NormOverflows(Rule):
         grads = step.grads if self.defect else wide(step.grads)
         length = jnp.sqrt(sum_of_squares(grads))
         factor = jnp.minimum(1.0, safe_divide(self.max_norm, length, 1.0))
-        return jax.tree.map(lambda g: -step.lr * factor * g, grads), state
+        return jax.tree.map(lambda g: -step.lr * (factor * g), grads), state
 
 
 @not_rejected(
     origin="objax 1.8.0, Adam's `step` is uint32, objax/optimizer/adam.py:28",
     notes=("objax.md", "`step` StateVar uint32"),
-    story="A counter that wraps around to 0 at 2**32 makes the bias correction 0, and the run NaN.",
+    story="The counter wraps around to 0 at 2**32; the bias correction is then 0, and the parameters would be NaN.",
     missing="Start every integer of the state at the largest number of its dtype: check_counters_saturate looks at "
     "int32 only.",
 )
@@ -214,4 +234,4 @@ class UnsignedCount(LeafRule):
         if not self.defect:
             count = jnp.maximum(count, slot["count"])
         mu = 0.9 * slot["mu"] + 0.1 * g
-        return -lr * mu / one_minus_pow(0.9, count.astype(g.dtype)), {"count": count, "mu": mu}
+        return -lr * (mu / one_minus_pow(0.9, count.astype(g.dtype))), {"count": count, "mu": mu}

@@ -34,8 +34,8 @@ def dot(a: Any, b: Any) -> Any:
 @exhibit(
     origin="optax 0.2.8, contrib.prodigy, _prodigy.py:47",
     notes=("optax.md", "**NaN on the very first all-zero gradient**"),
-    story="The distance is a quotient by the length of the sum of gradients, and the guard of the authors' own code was "
-    "not taken over: one batch without gradients at the start, and all is NaN.",
+    story="The distance is a quotient by the length of the sum of gradients, and the guard of the authors' own code "
+    "was not taken over: one batch without gradients at the start, and all is NaN.",
     rejected_by=ZERO,
     says=r"displacements at step 1, float16, gradients of size 0e\+00: 'bias'\[0\] is not finite",
 )
@@ -112,8 +112,8 @@ class NormalizedGradient(Rule):
 @exhibit(
     origin="optax 0.2.8, contrib.sam, _sam.py:192; likewise lookahead",
     notes=("optax.md", "chosen by `pick_one = cond*a+(1-cond)*b`"),
-    story="Both optimizers run on every call, and one is chosen by multiplying the other by 0. But 0 times NaN is NaN: "
-    "the adversary, which was not even meant to run, ruins the real step.",
+    story="Both optimizers run on every call, and one is chosen by multiplying the other by 0. But 0 times NaN is "
+    "NaN: the adversary, which was not even meant to run, ruins the real step.",
     rejected_by=ZERO,
     says=r"displacements at step 1, float16, gradients of size 0e\+00: 'bias'\[0\] is not finite",
 )
@@ -140,8 +140,8 @@ class ChosenByMultiplication(Rule):
 @exhibit(
     origin="optax, scale_by_distance_over_gradients before commit 292dcbf7",
     notes=("optax.md", "distance-over-gradients args swapped (√ of negative)"),
-    story="Two arguments of a function that is mapped over trees were swapped, and the root was taken of the gradient "
-    "instead of the sum of its squares: NaN for every negative one.",
+    story="Two arguments were swapped, and the root was taken of what may be negative, instead of the sum of squares: "
+    "NaN with ordinary gradients.",
     rejected_by=ZERO,
     says=r"displacements at step 3, float16, gradients of size 1e\+00: 'bias'\[1\] is not finite",
 )
@@ -163,8 +163,8 @@ class RootOfTheGradient(LeafRule):
 @exhibit(
     origin="optax 0.2.8, clip_by_global_norm(0.0); PR #1752",
     notes=("optax.md", "`clip_by_global_norm(0)` on zero grads NaN"),
-    story="A bound of 0, which a schedule may reach and which the function accepts, divides 0 by 0 as soon as there is "
-    "no gradient.",
+    story="A bound of 0, which a schedule may reach and which the function accepts, divides 0 by 0 as soon as there "
+    "is no gradient.",
     rejected_by="check_finite_at_the_ends_of_domains",
     says=r"at ClipToNothing\(max_norm=0\.0\): displacements at step 1, .*: 'bias'\[0\] is not finite",
 )
