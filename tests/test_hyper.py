@@ -144,5 +144,5 @@ def test_a_traced_learning_rate_must_still_be_a_real_scalar():
     for x, problem in ((jnp.ones(1), "not a scalar"), (jnp.bool_(True), "not a real number")):
         with pytest.raises(HyperparameterError, match=problem):
             jax.jit(lambda lr: check_lr("SGD", lr))(x)
-    with pytest.raises(HyperparameterError, match="Partition"):
+    with pytest.raises(HyperparameterError, match="groups"):
         check_lr("SGD", jnp.ones(2))
