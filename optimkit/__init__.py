@@ -20,6 +20,7 @@ from optimkit import constants as constants
 from optimkit import errors as errors
 from optimkit import functional as functional
 from optimkit import gradient as gradient
+from optimkit import interop as interop
 from optimkit import module as module
 from optimkit import nn as nn
 from optimkit import optimizer as optimizer

@@ -299,7 +299,7 @@ PUBLIC = ["optimkit", "optimkit.rules", "optimkit.optimizer", "optimkit.optimize
           "optimkit.nn.init", "optimkit.functional", "optimkit.functional.divergence", "optimkit.functional.loss",
           "optimkit.functional.parallel", "optimkit.random", "optimkit.schedule", "optimkit.projections",
           "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient", "optimkit.util",
-          "optimkit.constants", "optimkit.testing"]  # fmt: skip
+          "optimkit.constants", "optimkit.interop", "optimkit.testing"]  # fmt: skip
 
 
 def exported(tree: ast.Module) -> list[str]:

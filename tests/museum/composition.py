@@ -12,7 +12,7 @@ from optimkit.numerics import safe_divide
 from optimkit.rules import LeafRule, Rule, Step
 from optimkit.rules.base import Wrapper
 
-from .exhibit import exhibit, sum_of_squares, wide
+from .exhibit import exhibit, not_rejected, sum_of_squares, wide
 
 
 @exhibit(
@@ -79,3 +79,51 @@ class DropsTheLoss(Wrapper):
     def update(self, step: Step, state: Any) -> Any:
         handed_on = Step(step.grads, step.params, step.lr) if self.defect else step
         return self.inner.update(handed_on, state)
+
+
+@not_rejected(
+    origin="optax, contrib.momo before commit 3482972d; issue #1500",
+    notes=("optax.md", "3482972d momo crashed on Python-float loss (#1500)"),
+    story="The loss was taken for an array. Given as a Python number, as one reads it from a log or a line search, it "
+    "raised an AttributeError.",
+    missing="Give the loss as a Python number and as a NumPy scalar too, or make it an array before rules see it: the "
+    "kit gives arrays only.",
+)
+class LossMustBeAnArray(Rule):
+    needs = ("value",)
+
+    def init(self, params: Any) -> Any:
+        return {}
+
+    def update(self, step: Step, state: Any) -> Any:
+        value = step.value.astype(jnp.float32) if self.defect else jnp.asarray(step.value, jnp.float32)
+        return jax.tree.map(lambda g: -step.lr * (value * g), wide(step.grads)), state
+
+
+def is_half(x: Any) -> bool:
+    """Tell whether an array has less than 32 bits: those shall have no momentum."""
+    return jnp.finfo(x.dtype).bits < 32
+
+
+@exhibit(
+    origin="optax 0.2.8, masked with a callable mask, transforms/_masking.py:128,133",
+    notes=("optax.md", "Callable masks are called with **params at init but updates at update**"),
+    story="A mask that looks at dtypes says one thing of the parameters, when the state is made, and another of their "
+    "gradients, when it is used: what is looked for is not there.",
+    rejected_by="check_form_is_kept",
+    says="KeyError: 'm'",
+)
+class MaskOfTheGradients(Rule):
+    def init(self, params: Any) -> Any:
+        return jax.tree.map(lambda p: {} if is_half(p) else {"m": jnp.zeros_like(p)}, params)
+
+    def update(self, step: Step, state: Any) -> Any:
+        structure = jax.tree.structure(step.params)
+        slots, deltas = [], []
+        for g, slot, p in zip(structure.flatten_up_to(step.grads), structure.flatten_up_to(state),
+                              jax.tree.leaves(step.params), strict=True):  # fmt: skip
+            masked = is_half(g if self.defect else p)
+            m = g.astype(p.dtype) if masked else 0.9 * slot["m"] + g.astype(p.dtype)
+            slots.append({} if masked else {"m": m})
+            deltas.append(-step.lr * m)
+        return structure.unflatten(deltas), structure.unflatten(slots)

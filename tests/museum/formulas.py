@@ -12,10 +12,10 @@ import numpy as np
 from optimkit.hyper import hyper
 from optimkit.numerics import norm, one_minus_pow, safe_divide
 from optimkit.rules import LeafRule, Rule, Step
-
 from tests import oracles
 from tests.oracles import adam_moments, adam_variants, optimistic
 from tests.oracles.adagrad import oracle_adadelta
+
 from .exhibit import exhibit, sum_of_squares, wide
 
 
@@ -204,8 +204,8 @@ class GlobalClipOfEachArray(Rule):
 @exhibit(
     origin="optax 0.2.8, flatten (transforms/_layouts.py:23) around a rule of layers, such as lamb",
     notes=("optax.md", "ravel all leaves into one vector"),
-    story="Layers are laid end to end for speed, and the rule inside sees one layer: one trust ratio for all, which "
-    "is that of the longest.",
+    story="Layers are laid end to end for speed, and the rule inside sees a single one: all get one trust ratio, that "
+    "of their norms taken together.",
     rejected_by="check_oracle",
     says="differ at step 1",
     oracle=oracles.oracle_trust_ratio,
@@ -276,7 +276,7 @@ class OptimisticFirstStep(LeafRule):
 
 @exhibit(
     origin="optax 0.2.8, amsgrad (issue #1389); declearn 2.4.0, modules/_adaptive.py:263-266",
-    notes=("optax.md", "default takes max of the **bias-corrected** ν; torch/TF take max of raw ν then correct (#1389)"),
+    notes=("optax.md", "torch/TF take max of raw ν then correct (#1389)"),
     story="The maximum is taken of the corrected mean, which a single large first gradient inflates for ever: runs "
     "moved from PyTorch or TensorFlow did not come out.",
     rejected_by="check_oracle",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from optimkit.hyper import hyper
 from optimkit.rules import LeafRule, Rule, Step
-
 from tests import oracles
+
 from .exhibit import BareRule, exhibit, not_rejected, wide
 
 

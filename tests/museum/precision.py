@@ -221,7 +221,7 @@ class NormOverflows(Rule):
 @not_rejected(
     origin="objax 1.8.0, Adam's `step` is uint32, objax/optimizer/adam.py:28",
     notes=("objax.md", "`step` StateVar uint32"),
-    story="The counter wraps around to 0 at 2**32; the bias correction is then 0, and the parameters would be NaN.",
+    story="The counter wraps around to 0 at 2**32; the bias correction is then 0, and the step infinite.",
     missing="Start every integer of the state at the largest number of its dtype: check_counters_saturate looks at "
     "int32 only.",
 )
