@@ -242,6 +242,7 @@ def test_a_missing_input_of_a_part_is_named():
 
 @pytest.mark.parametrize("rule", [
     Chain(rules.Adam(), Averaging()),
+    Chain(Averaging(), rules.WeightDecay()),
     Partition((".", Averaging())),
     Doubled(Averaging()),
     Chain(rules.SGD(), Partition(("bias", Averaging()), (".", Doubled(Averaging())))),

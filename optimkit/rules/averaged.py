@@ -28,8 +28,7 @@ class Averaged(Wrapper):
     At the average, which is less noisy, a model with a large learning rate is about as good as one whose rate has
     decayed; training does not notice. ``eval_params``, and with it ``opt.evaluating()``, gives p̄, and up to ``start``
     the parameters themselves. Take the mean of all with a ``start`` when training has settled, an exponential average
-    of 0.999 or so where there is no such moment. Around the complete algorithm: in a chain only the last rule has a
-    say in where to evaluate. Memory: one float32 per parameter.
+    of 0.999 or so where there is no such moment. Memory: one float32 per parameter.
 
     State: ``inner``; ``average``, shaped as the parameter, float32 (float64): the average without the last step, whose
     parameters join when they are next seen; ``t``, int32, the number of steps.

@@ -91,8 +91,10 @@ class Chain(Rule):
         return delta, new
 
     def eval_params(self, state: Tree, params: Tree) -> Tree:
-        """Return what the last rule evaluates at."""
-        return self.rules[-1].eval_params(state[self._labels()[-1]], params)
+        """Return what the rules evaluate at, one after the other: an average anywhere in the chain is in it."""
+        for label, rule in zip(self._labels(), self.rules, strict=True):
+            params = rule.eval_params(state[label], params)
+        return params
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.rules))})"

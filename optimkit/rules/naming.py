@@ -42,7 +42,7 @@ def name_state(params: list[str], state: Any) -> tuple[list[StateName], list[Any
             below[path[:i]].add(token)
     known = frozenset(params)
     by_parameter = {place for place, keys in below.items() if _is_by_parameter(place, keys, known)}
-    return [_split(path, by_parameter) for path in tokens], [x for _, x in paths], structure
+    return [_split(path, by_parameter, known) for path in tokens], [x for _, x in paths], structure
 
 
 def _is_by_parameter(place: tuple[str, ...], keys: set[str], known: frozenset[str]) -> bool:
@@ -50,12 +50,19 @@ def _is_by_parameter(place: tuple[str, ...], keys: set[str], known: frozenset[st
     return place[-1:] == ("slots",) or (keys <= known and keys != {"t", "slots"})
 
 
-def _split(path: tuple[str, ...], by_parameter: set[tuple[str, ...]]) -> StateName:
+def _split(path: tuple[str, ...], by_parameter: set[tuple[str, ...]], known: frozenset[str]) -> StateName:
     for i, token in enumerate(path):
         if path[:i] in by_parameter:
             before = path[: i - 1] if path[i - 1 : i] == ("slots",) else path[:i]
-            return StateName(before, token, path[i + 1 :])
+            param, *part = _owner(token, known)
+            return StateName(before, param, (*part, *path[i + 1 :]))
     return StateName(path)
+
+
+def _owner(token: str, known: frozenset[str]) -> tuple[str, ...]:
+    """Return the parameter, and the part of it where a Partition has named one (``w.direction``, by WeightNorm)."""
+    owner = max((p for p in known if token.startswith(f"{p}.")), key=len, default=token)
+    return (token,) if token in known or owner == token else (owner, token[len(owner) + 1 :])
 
 
 def _token(key: Any) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimkit.hyper import contains, hyperparameters, parse_interval
-from optimkit.rules.base import Rule, Tree
+from optimkit.rules import Momentum
+from optimkit.rules.base import Rule, Tree, Wrapper
 from optimkit.testing import domains, streams
 
 if TYPE_CHECKING:
@@ -48,11 +49,16 @@ def _fits(field: dataclasses.Field[Any], value: Any) -> bool:
 
 
 def rules_of(rule_type: type[Rule]) -> SearchStrategy[Rule]:
-    """Return a strategy of rules of a type, each hyperparameter drawn from its declared domain."""
+    """Return a strategy of rules of a type, each hyperparameter drawn from its declared domain.
+
+    A wrapper holds momentum.
+    """
     from hypothesis import strategies as st
 
     fields = {name: f for name, f in hyperparameters(rule_type).items() if not name.endswith("dtype")}
-    return st.builds(rule_type, **{name: hyperparameter_values(f) for name, f in fields.items()})
+    drawn = {name: hyperparameter_values(f) for name, f in fields.items()}
+    inner = {"inner": rules_of(Momentum)} if issubclass(rule_type, Wrapper) else {}
+    return st.builds(rule_type, **inner, **drawn)
 
 
 def parameter_trees(

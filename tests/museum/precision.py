@@ -30,7 +30,7 @@ class CountInLowPrecision(BareRule):
         return {"mu": jnp.zeros_like(p), "nu": jnp.zeros_like(p)}
 
     def update(self, step: Step, state: Any) -> Any:
-        self_t = jax.tree.map(lambda p: p.dtype, step.params)
+        dtypes = jax.tree.map(lambda p: p.dtype, step.params)
         moved, new = super().update(step, state)
         nu = jax.tree.map(lambda slot: slot["nu"], new["slots"], is_leaf=lambda x: isinstance(x, dict) and "nu" in x)
 
@@ -39,7 +39,7 @@ class CountInLowPrecision(BareRule):
             c1, c2 = (cast(1 - beta**t, m.dtype) for beta in (0.9, 0.999))
             return m / c1 / (jnp.sqrt(v / c2) + 1e-8)
 
-        return jax.tree.map(over_root, moved, nu, self_t), new
+        return jax.tree.map(over_root, moved, nu, dtypes), new
 
     def update_one(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
         mu, nu = 0.9 * slot["mu"] + 0.1 * g, 0.999 * slot["nu"] + 0.001 * g**2

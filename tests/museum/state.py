@@ -233,15 +233,16 @@ class ReferenceOnTheObject(Rule):
 class ConstantsOfTheFirstTrace(LeafRule):
     cache: ClassVar[dict[str, Any]] = {}
 
+    def init(self, params: Any) -> Any:
+        self.cache.clear()
+        return super().init(params)
+
     def update_leaf(self, g: Any, slot: Any, p: Any, *, lr: Any, t: Any) -> Any:
-        if not self.defect:
-            self.cache.clear()
-        if "coefficients" not in self.cache:
-            self.cache["coefficients"] = jnp.zeros(3) + lr * jnp.array([3.4445, -4.7750, 2.0315])
-        a, b, c = self.cache["coefficients"] / lr
-        if not self.defect:
-            self.cache.clear()
-        return -lr * (a * g + b * g + c * g), slot
+        cache = self.cache if self.defect else {}
+        if "coefficients" not in cache:
+            cache["coefficients"] = jnp.zeros(3) + jnp.array([3.4445, -4.7750, 2.0315])
+        a, b, c = cache["coefficients"]
+        return -lr * (a * g + b * g**3 + c * g**5), slot
 
 
 @exhibit(
@@ -262,7 +263,7 @@ class ScalarsHaveAnAxis(LeafRule):
     notes=("flax_fedjax_declearn.md", "MultiOptimizer dropping empty dicts (l.537)"),
     story="Sub-trees without parameters, such as those of layers that have none, were missing from what came back.",
     rejected_by="check_form_is_kept",
-    says="(?i)dict|structure|tree",
+    says="pytree structure error.*relu",
     params={"w": jnp.ones(2), "relu": {}},
 )
 class EmptySubtreesAreLost(BareRule):
