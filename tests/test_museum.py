@@ -19,8 +19,13 @@ NOTES = pathlib.Path(__file__).parents[2] / "shared" / "reference"
 LIBRARIES = ("declearn", "fedjax", "flax", "objax", "optax")
 
 
+# To tell where a tracer went, JAX looks at all objects there are, which late in a run takes half a minute.
+SLOW = ("ConstantsOfTheFirstTrace", "ReferenceOnTheObject")
+
+
 def named(exhibits: list[Exhibit]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("exhibit", exhibits, ids=lambda e: e.name)
+    marked = [pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.name in SLOW else []) for e in exhibits]
+    return pytest.mark.parametrize("exhibit", marked)
 
 
 @named(EXHIBITS)

@@ -97,7 +97,8 @@ class AdaDelta(LeafRule):
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
         """Return the displacement, ``nu`` and ``s``."""
         nu = self.decay * slot["nu"] + (1 - self.decay) * g**2
-        step = jnp.sqrt(slot["s"] + self.eps) / jnp.sqrt(nu + self.eps) * g
+        # An eps that is 0 in the dtype of the arithmetic leaves 0/0 where the gradient was always 0.
+        step = safe_divide(jnp.sqrt(slot["s"] + self.eps), jnp.sqrt(nu + self.eps)) * g
         return -lr * step, {"nu": nu, "s": self.decay * slot["s"] + (1 - self.decay) * step**2}
 
 

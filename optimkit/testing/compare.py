@@ -69,8 +69,8 @@ def require_close(
                 i = np.unravel_index(int(np.argmax(x)), x.shape)
                 raise ConformanceError(message(
                     where, f"the {what} differ at step {t}, first in {_element(name, i)}.",
-                    f"{_wide(expected[t - 1][name])[i]!r}, relative tolerance {tolerance:.1e}",
-                    f"{_wide(got[t - 1][name])[i]!r}, relative difference {x[i]:.1e}"))  # fmt: skip
+                    f"{float(_wide(expected[t - 1][name])[i])!r}, relative tolerance {tolerance:.1e}",
+                    f"{float(_wide(got[t - 1][name])[i])!r}, relative difference {x[i]:.1e}"))  # fmt: skip
 
 
 def require_identical(where: str, got: Flat, expected: Flat, what: str) -> None:
@@ -96,8 +96,8 @@ def require_finite(where: str, values: Flat, what: str) -> None:
         if bad.any():
             i = np.unravel_index(int(np.argmax(bad)), x.shape)
             raise ConformanceError(message(where, f"{what}: {_element(name, i)} is not finite.", "a finite number",
-                                           f"{_wide(x)[i]!r}", "Guard divisions at 0/0 and squares against overflow."
-                                           ))  # fmt: skip
+                                           repr(float(_wide(x)[i])),
+                                           "Guard divisions at 0/0 and squares against overflow."))  # fmt: skip
 
 
 def _element(name: str, i: tuple[Any, ...]) -> str:

@@ -77,5 +77,5 @@ def nudged(value: Any, field: dataclasses.Field[Any]) -> list[Any]:
         first, further = [value + 1e-3, value + high / 2, value - 1e-3], []
     else:
         first, further = [value * 1.1, value * 0.9], [value * 2, value * 0.5]
-    allowed = [[x for x in values if contains(domain, x)] for values in (first, further)]
-    return [*allowed[0][:1], *allowed[1]]
+    allowed = [[x for x in values if contains(domain, x) and x != value] for values in (first, further)]
+    return list(dict.fromkeys([*allowed[0][:1], *allowed[1]]))

@@ -63,7 +63,7 @@ def check_finite_at_the_ends_of_domains(rule: Rule, *, params: Tree = None) -> N
         for name, field in hyperparameters(part).items():
             end = lower_end(field.metadata["domain"])
             corner = corner if end is None else lookup.with_value(corner, path, name, end)
-    _require_finite(f"{here} at {corner!r}", corner, params, [0.0, "tiny", 1.0, 1e10], jnp.float32)
+    _require_finite(f"{here} at {corner!r}", corner, params, [0.0, "tiny", 1.0, 1e10], jnp.dtype("float32"))
 
 
 def _require_finite_in_all_dtypes(here: str, rule: Rule, params: Tree, scales: Sequence[Any]) -> None:
