@@ -40,6 +40,25 @@ def hyperparameters(rule: Any) -> dict[str, dataclasses.Field[Any]]:
     return {f.name: f for f in dataclasses.fields(rule) if "domain" in f.metadata}
 
 
+def check_hyperparameters(holder: Any, *, arrays: bool = False) -> None:
+    """Raise unless each hyperparameter of a frozen dataclass lies in its domain; NumPy scalars become Python numbers.
+
+    Args:
+        holder: the value, under construction.
+        arrays: whether scalars of JAX become Python numbers, too. Otherwise they stay, as data.
+
+    Raises:
+        HyperparameterError: a value is of the wrong type, NaN, or outside its domain.
+    """
+    for name, f in hyperparameters(holder).items():
+        value = getattr(holder, name)
+        scalar = isinstance(value, np.ndarray) or (arrays and isinstance(value, jax.Array))
+        if isinstance(value, np.generic) or (scalar and value.ndim == 0):
+            object.__setattr__(holder, name, value := value.item())
+        optional = f.default is None
+        check_hyperparameter(type(holder).__name__, name, value, f.metadata["domain"], optional=optional)
+
+
 def check_hyperparameter(where: str, name: str, value: Any, domain: Domain, *, optional: bool = False) -> None:
     """Raise unless ``value`` lies in ``domain``; values that are not known yet (tracers) pass.
 

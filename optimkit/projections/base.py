@@ -10,7 +10,7 @@ import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import DTypeError, describe, message
-from optimkit.hyper import check_hyperparameter, hyperparameters
+from optimkit.hyper import check_hyperparameters
 
 
 class Projection:
@@ -30,12 +30,7 @@ class Projection:
     """
 
     def __post_init__(self) -> None:
-        for name, field in hyperparameters(self).items():
-            value = getattr(self, name)
-            if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
-                value = value.item()
-            check_hyperparameter(type(self).__name__, name, value, field.metadata["domain"])
-            object.__setattr__(self, name, value)
+        check_hyperparameters(self, arrays=True)
 
     def __call__(self, x: Any, dtype: Any = None) -> jax.Array:
         """Return the nearest point to ``x``.

@@ -31,7 +31,7 @@ import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import CompositionError, DTypeError, HyperparameterError, StructureError, describe, message
-from optimkit.hyper import check_hyperparameter, hyper, hyperparameters, with_section
+from optimkit.hyper import check_hyperparameters, hyper, hyperparameters, with_section
 
 Tree = Any
 Slot = dict[str, jax.Array]
@@ -110,13 +110,7 @@ class Rule:
         cls.__init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        for name, f in hyperparameters(self).items():
-            value = getattr(self, name)
-            if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-                object.__setattr__(self, name, value := value.item())  # a NumPy scalar is a constant, too
-            check_hyperparameter(
-                type(self).__name__, name, value, f.metadata["domain"], optional=f.default is None
-            )  # fmt: skip
+        check_hyperparameters(self)
 
     def __repr__(self) -> str:
         shown = (f for f in dataclasses.fields(self) if not (f.kw_only and getattr(self, f.name) == f.default))  # type: ignore[arg-type]

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import HyperparameterError, message
-from optimkit.hyper import check_hyperparameter, hyper, hyperparameters, with_section
+from optimkit.hyper import check_hyperparameters, hyper, with_section
 
 Phi = Callable[[Any], tuple[Any, Any]]
 ROUNDINGS = 8  # a loss is off by about so many units of rounding at least
@@ -82,11 +81,7 @@ class LineSearch:
             cls.__doc__ = with_section(cls.__doc__, "Hyperparameters", lines)
 
     def __post_init__(self) -> None:
-        for name, f in hyperparameters(self).items():
-            value = getattr(self, name)
-            if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-                object.__setattr__(self, name, value := value.item())
-            check_hyperparameter(type(self).__name__, name, value, f.metadata["domain"])
+        check_hyperparameters(self)
 
     def replace(self, **changes: Any) -> Self:
         """Return the search with some hyperparameters changed, checked as in the constructor."""
