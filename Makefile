@@ -23,7 +23,7 @@ RUFF = $(PY) -m ruff check --isolated --target-version py311 --line-length 120 \
 	--per-file-ignores '$(RUFF_IN_TESTS),$(RUFF_IN_SCRIPTS),$(RUFF_IN_SETUP)'
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all readme lint types check bench docs clean
+.PHONY: help demo test test-all readme lint types check bench docs findings clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,9 @@ bench: $(VENV)/.installed-bench  ## measure a training step against hand-written
 
 docs: $(VENV)/.installed-dev $(VENV)/.installed-bench  ## write docs/reference; DOCS_ARGS=--optax measures anew
 	$(PY) docs/generate.py $(DOCS_ARGS)
+
+findings: $(EXTRAS:%=$(VENV)/.installed-%)  ## run the conformance kit on optax, and write what it finds into docs
+	$(PY) docs/generate.py --findings
 
 clean:  ## remove the virtual environments, build files and caches
 	rm -rf .venv .venv-newest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache digits.png

@@ -1,9 +1,10 @@
-"""Write the reference pages, from docstrings and measurements: ``python docs/generate.py [--optax]``.
+"""Write the reference pages, from docstrings and measurements: ``python docs/generate.py [--optax] [--findings]``.
 
 docs/reference/rules/*.md and docs/reference/schedules.md are made from docstrings; the table of memory in
 docs/explanation/choosing-an-optimizer.md from the rules' own ``init``; docs/reference/optax.md from the table in
 tests/optax_table.py and the figures in docs/reference/optax.json. ``--optax`` measures those figures anew, which takes
-a minute and needs optax. tests/test_docs.py checks that the pages in the repository are what this script writes.
+a minute and needs optax; ``--findings`` runs the conformance kit on optax, see findings.py. tests/test_docs.py checks
+that the pages in the repository are what this script writes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ for folder in (ROOT, ROOT / "docs"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
 from optimkit import optimizer, rules, schedule  # noqa: E402
@@ -402,6 +404,7 @@ def pages() -> Pages:
     made[f"{RULES}/README.md"] = rule_index(links)
     made[SCHEDULES] = schedules_page()
     made[OPTAX] = optax_page(links)
+    made[findings.PAGE] = findings.page(MADE)
     made[CHOOSING] = choosing_page()
     return made
 
@@ -420,6 +423,8 @@ def main(arguments: list[str]) -> None:
     """Write the pages, and take away those of rules that are gone."""
     if "--optax" in arguments:
         measure()
+    if "--findings" in arguments:
+        findings.measure()
     made = pages()
     for path in sorted((ROOT / RULES).glob("*.md")):
         if path.relative_to(ROOT).as_posix() not in made:

@@ -7,33 +7,33 @@ import inspect
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 
 from optimkit import rules, testing
-from optimkit.hyper import hyperparameters
-from optimkit.testing import CHECKS, strategies
-from optimkit.testing.compare import require_finite
+from optimkit.testing import CHECKS
 from optimkit.testing.hyperparameters import TOLERANCE
-from optimkit.testing.runner import eager, run
+from optimkit.testing.runner import run
 from optimkit.testing.suite import options_of
 
 from .rule_table import RULES
 
 # Rows named by several words are rules under an option, and compositions: code that other rows run too. In `make test`
 # they follow their oracles (test_rules_oracle.py); `make test-all` holds them to the whole kit.
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] if " " in name else []) for name in RULES]
+CASES = [
+    pytest.param(name, check, id=f"{name}-{check}", marks=[pytest.mark.slow] if " " in name else [])
+    for name, case in RULES.items() for check, f in CHECKS.items() if check != "check_oracle" and not f.only(case.rule)
+]  # fmt: skip
+EXAMPLES = settings().max_examples // 4
 
 
-@pytest.mark.parametrize("check", [c for c in CHECKS if c != "check_oracle"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name, check", CASES)
 def test_rule_passes(name, check):
     case = RULES[name]
     if check in case.expected_failures:
         with pytest.raises(testing.ConformanceError):
             CHECKS[check](case.rule)
     else:
-        CHECKS[check](case.rule, **options_of(check, None, None, TOLERANCE))
+        CHECKS[check](case.rule, **options_of(CHECKS[check], tolerance=TOLERANCE, max_examples=EXAMPLES))
 
 
 def test_the_table_has_every_rule():
@@ -44,23 +44,8 @@ def test_the_table_has_every_rule():
 
 
 def test_the_suite_has_every_check():
-    exported = {name for name in vars(testing) if name.startswith("check_")} - {"check_rule"}
+    exported = {name for name in vars(testing) if name.startswith("check_")} - {"check_rule", "check_optimizer"}
     assert exported == set(CHECKS)
-
-
-TYPES = {type(case.rule): None for case in RULES.values() if hyperparameters(case.rule).keys() - {"slot_dtype"}}
-
-
-@pytest.mark.parametrize("rule_type", TYPES, ids=lambda t: t.__name__)
-@settings(max_examples=settings().max_examples // 4)
-@given(st.data())
-def test_finite_for_all_hyperparameters_trees_and_gradients(rule_type, data):
-    """Wherever in its declared domain a hyperparameter lies, steps and state are finite."""
-    rule = data.draw(strategies.rules_of(rule_type))
-    params = data.draw(strategies.parameter_trees())
-    result = run(rule, params, data.draw(strategies.gradient_streams(params)), lr=1e-6, update=eager)
-    for values in (*result.params, *result.states):
-        require_finite(repr(rule), values, "parameters and state")
 
 
 def quadratic(kind, steps=200):

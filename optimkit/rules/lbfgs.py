@@ -103,9 +103,10 @@ class LBFGS(Rule):
         m, dtype = self.memory_size, _scalar_dtype(jax.tree.leaves(params))
 
         def slot(p: Any) -> dict[str, jax.Array]:
+            # Made from the parameter, they are sharded as it is.
             wide = numerics.compute_dtype(p.dtype)
-            pair = {name: jnp.zeros((m, *p.shape), wide) for name in ("s", "y")}
-            return pair | {name: jnp.zeros(p.shape, wide) for name in ("params", "grads")}
+            pair = {name: jnp.stack([jnp.zeros_like(p, wide)] * m) for name in ("s", "y")}
+            return pair | {name: jnp.zeros_like(p, wide) for name in ("params", "grads")}
 
         return {
             "slots": jax.tree.map(slot, params),

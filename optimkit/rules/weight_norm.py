@@ -116,7 +116,10 @@ def _lengths(x: jax.Array) -> jax.Array:
 def _first_norm(p: jax.Array) -> jax.Array | None:
     """Return the lengths that directions begin with, or None for a parameter that is not split."""
     split = p.ndim > 0 and p.size > p.shape[-1]
-    return jnp.ones(p.shape[-1:], numerics.compute_dtype(p.dtype)) if split else None
+    if not split:
+        return None
+    # A sum over the other axes has the sharding that norms will have; an array made of a shape has none.
+    return jnp.ones_like(jnp.sum(numerics.cast(p, numerics.compute_dtype(p.dtype)), axis=tuple(range(p.ndim - 1))))
 
 
 def _split(p: jax.Array, norm: jax.Array | None, grad: jax.Array | None = None) -> Any:

@@ -24,7 +24,7 @@ from optimkit.tree import names_and_leaves
 
 def still(params: Tree) -> Tree:
     """Return the displacement that moves nothing: -0.0, whose addition changes no number, not even -0.0."""
-    return jax.tree.map(lambda p: jnp.full(p.shape, -0.0, numerics.compute_dtype(p.dtype)), params)
+    return jax.tree.map(lambda p: jnp.full_like(p, -0.0, numerics.compute_dtype(p.dtype)), params)
 
 
 def widened(delta: Tree, params: Tree) -> Tree:

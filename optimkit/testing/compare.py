@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from optimkit.errors import ConformanceError, describe, message
@@ -27,7 +28,7 @@ ROUNDINGS = 16
 
 def rounding(steps: int, dtype: Any = np.float32) -> float:
     """Return how far two right programs may be apart after some steps: ``16 · eps · steps``."""
-    return ROUNDINGS * float(np.finfo(dtype).eps) * steps
+    return ROUNDINGS * float(jnp.finfo(dtype).eps) * steps
 
 
 def distances(got: Sequence[Flat], expected: Sequence[Flat], start: Flat) -> list[Flat]:
@@ -42,15 +43,16 @@ def distances(got: Sequence[Flat], expected: Sequence[Flat], start: Flat) -> lis
     scale = {name: np.abs(x) for name, x in last.items()}
     position = dict(scale)
     result = []
-    for values, wanted in zip(got, expected, strict=True):
-        step: Flat = {}
-        for name, x in wanted.items():
-            right, value = _wide(x), _wide(values[name])
-            path = scale[name] - position[name] + np.abs(right - last[name])
-            position[name] = np.maximum(position[name], np.abs(right))
-            scale[name], last[name] = position[name] + path, right
-            step[name] = _ratio(np.abs(value - right), scale[name])
-        result.append(step)
+    with np.errstate(invalid="ignore"):  # NaN and infinity are told apart in _ratio
+        for values, wanted in zip(got, expected, strict=True):
+            step: Flat = {}
+            for name, x in wanted.items():
+                right, value = _wide(x), _wide(values[name])
+                path = scale[name] - position[name] + np.abs(right - last[name])
+                position[name] = np.maximum(position[name], np.abs(right))
+                scale[name], last[name] = position[name] + path, right
+                step[name] = _ratio(np.abs(value - right), scale[name])
+            result.append(step)
     return result
 
 
@@ -68,7 +70,7 @@ def require_close(
             if x.size and not x.max() <= tolerance:
                 i = np.unravel_index(int(np.argmax(x)), x.shape)
                 raise ConformanceError(message(
-                    where, f"the {what} differ at step {t}, first in {_element(name, i)}.",
+                    where, f"the {what} differ at step {t}, first in {element(name, i)}.",
                     f"{float(_wide(expected[t - 1][name])[i])!r}, relative tolerance {tolerance:.1e}",
                     f"{float(_wide(got[t - 1][name])[i])!r}, relative difference {x[i]:.1e}"))  # fmt: skip
 
@@ -85,7 +87,7 @@ def require_identical(where: str, got: Flat, expected: Flat, what: str) -> None:
             differs = np.frombuffer(x.tobytes(), f"V{x.itemsize}") != np.frombuffer(y.tobytes(), f"V{y.itemsize}")
             i = np.unravel_index(int(np.argmax(differs)), x.shape)
             raise ConformanceError(message(
-                where, f"{what}: {_element(name, i)} differs.", f"{x[i]!r}, to the last bit", f"{y[i]!r}"
+                where, f"{what}: {element(name, i)} differs.", f"{x[i]!r}, to the last bit", f"{y[i]!r}"
             ))  # fmt: skip
 
 
@@ -95,12 +97,13 @@ def require_finite(where: str, values: Flat, what: str) -> None:
         bad = ~np.isfinite(_wide(x))
         if bad.any():
             i = np.unravel_index(int(np.argmax(bad)), x.shape)
-            raise ConformanceError(message(where, f"{what}: {_element(name, i)} is not finite.", "a finite number",
+            raise ConformanceError(message(where, f"{what}: {element(name, i)} is not finite.", "a finite number",
                                            repr(float(_wide(x)[i])),
                                            "Guard divisions at 0/0 and squares against overflow."))  # fmt: skip
 
 
-def _element(name: str, i: tuple[Any, ...]) -> str:
+def element(name: str, i: tuple[Any, ...]) -> str:
+    """Return how messages name an element of an array: ``'weight'[0, 2]``."""
     return repr(name) + (f"[{', '.join(map(str, i))}]" if i else "")
 
 

@@ -12,18 +12,22 @@ from optimkit.hyper import Domain, contains, parse_interval
 
 
 def outside(domain: Domain, optional: bool = False) -> list[Any]:
-    """Return values that must be rejected: just outside each end, NaN, and values of other types."""
-    wrong: list[Any] = ["0.5", 1j, [0.5], object, *([] if optional else [None])]
+    """Return values that must be rejected, the telling ones first: just outside each end, NaN, values of other types.
+
+    The last one is a value that also an override for one call must reject.
+    """
+    other: list[Any] = ["0.5", 1j, [0.5], object, *([] if optional else [None])]
     if isinstance(domain, tuple):
-        return [*wrong, "no such choice", -12345]
+        return ["no such choice", *other, -12345]
     if domain is bool:
-        return [*wrong, 1, 0.0]
+        return [2, "yes", *other, 1, 0.0]
     low, high, kind = parse_interval(str(domain))
     # An open end is itself outside; next to a closed end the nearest number is.
     below = _below(low, kind) if "[" in str(domain) else kind(low) if math.isfinite(low) else low
     above = _above(high, kind) if "]" in str(domain) else kind(high) if math.isfinite(high) else high
     between = [0.5 + (low if math.isfinite(low) else 0.0)] if kind is int else []
-    return [*wrong, *(x for x in (below, above) if x is not None), *between, math.nan, np.float32(math.nan), True]
+    near = [*(x for x in (below, above) if x is not None), *between]
+    return [*near, math.nan, np.float32(math.nan), *other, True]
 
 
 def _below(low: float, kind: type) -> Any:
@@ -44,6 +48,23 @@ def ends(domain: Domain) -> list[Any]:
     first = low if "[" in str(domain) else _above(low, kind)
     last = high if "]" in str(domain) else _below(high, kind)
     return [kind(x) for x in (first, last) if x is not None and math.isfinite(x)]
+
+
+def across(domain: Domain) -> list[Any]:
+    """Return values from all over a domain: its closed ends, and some inside; of a choice or a bool all there are."""
+    if not isinstance(domain, str):
+        return ends(domain)
+    low, high, kind = parse_interval(domain)
+    closed = [x for x in ends(domain) if x in (low, high)]
+    if kind is int:
+        inside: list[Any] = [x for x in (int(max(low, 0)) + step for step in (1, 10)) if x < high]
+    elif math.isfinite(high - low):
+        inside = [low + part * (high - low) for part in (0.1, 0.9)]
+    elif math.isfinite(low):
+        inside = [low + 1e-3, low + 100.0]
+    else:
+        inside = [-1.0, 1.0]
+    return list(dict.fromkeys([*closed, *inside]))
 
 
 def lower_end(domain: Domain) -> Any:

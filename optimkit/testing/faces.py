@@ -21,9 +21,9 @@ from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Tree
 from optimkit.rules.naming import name_state
 from optimkit.testing import domains, runner, streams
-from optimkit.testing.check import check, where
+from optimkit.testing.check import check, ours, where
 from optimkit.testing.compare import Flat, require_close, require_identical, rounding
-from optimkit.testing.runner import LR, flat, run
+from optimkit.testing.runner import LR, as_numpy, flat, restored, run
 
 STEPS = 4
 
@@ -45,7 +45,7 @@ def bits(model: VarCollection, opt: Optimizer) -> Flat:
     return {name: np.asarray(v.value) for name, v in (model + opt.vars()).unique().items()}
 
 
-@check
+@check(only=ours)
 def check_stateful_equals_functional(rule: Rule, *, params: Tree = None) -> None:
     """The stateful face, its variables listed in the opposite order, gives the same bits as the functional one."""
     here = where(check_stateful_equals_functional, rule)
@@ -84,7 +84,7 @@ def check_names_and_order_do_not_matter(rule: Rule, *, params: Tree = None) -> N
     require_close(here, back, first.params, first.start, rounding(STEPS), "parameters under other names")
 
 
-@check
+@check(only=ours)
 def check_failed_steps_change_nothing(rule: Rule, *, params: Tree = None) -> None:
     """A step that is refused raises an OptimkitError and leaves every variable as it was, to the last bit."""
     here = where(check_failed_steps_change_nothing, rule)
@@ -140,12 +140,9 @@ def _wrong_steps(rule: Rule, opt: Optimizer, good: dict[str, Any]) -> dict[str, 
     return wrong
 
 
-@check
+@check(only=ours)
 def check_copies_continue(rule: Rule, *, params: Tree = None) -> None:
-    """Copies of rule and optimizer, by deepcopy and by pickle, continue to the last bit, and are independent.
-
-    So does a state that went through NumPy arrays, as it does when it is saved.
-    """
+    """Copies of rule and optimizer, by deepcopy and by pickle, continue to the last bit, and are independent."""
     here = where(check_copies_continue, rule)
     values = flat(streams.parameters(params))
     stream = [streams.arrays(g, jnp.float32) for g in streams.gradients(values, 2)]
@@ -166,15 +163,16 @@ def check_copies_continue(rule: Rule, *, params: Tree = None) -> None:
     step(opt, rule, LR, stream[1])
     for name, pair in copies.items():
         require_identical(here, bits(*pair), bits(model, opt), f"variables of the copy by {name}")
-    _require_saved_state_continues(here, rule, values)
 
 
-def _require_saved_state_continues(here: str, rule: Rule, params: Flat) -> None:
+@check
+def check_saved_states_continue(rule: Rule, *, params: Tree = None) -> None:
+    """A state that went through NumPy arrays, as it does when it is saved, continues to the last bit."""
+    here = where(check_saved_states_continue, rule)
+    params = flat(streams.parameters(params))
     grads = streams.gradients(params, 2 * STEPS)
-    straight, half = run(rule, params, grads), run(rule, params, grads[:STEPS])
-    saved = jax.tree.map(np.asarray, half.state)
-    rest = run(rule, flat(half.last), grads[STEPS:], state=streams.arrays(saved))
-    # Keys of random numbers are drawn by the step, so only rules without them continue by state alone.
-    if "key" not in rule.needs:
-        require_identical(here, rest.params[-1], straight.params[-1], f"parameters {STEPS} steps after saving")
-        require_identical(here, rest.states[-1], straight.states[-1], f"state {STEPS} steps after saving")
+    straight, half = (run(rule, params, stream, update=runner.eager) for stream in (grads, grads[:STEPS]))
+    state = jax.tree.map(lambda x: restored(as_numpy(x), x), half.state)
+    rest = run(rule, flat(half.last), grads[STEPS:], state=state, after=STEPS, update=runner.eager)
+    require_identical(here, rest.params[-1], straight.params[-1], f"parameters {STEPS} steps after saving")
+    require_identical(here, rest.states[-1], straight.states[-1], f"state {STEPS} steps after saving")

@@ -15,9 +15,9 @@ from optimkit.hyper import hyperparameters
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Tree
 from optimkit.testing import runner, streams
-from optimkit.testing.check import check, where
+from optimkit.testing.check import check, tunable, where
 from optimkit.testing.compare import require_finite
-from optimkit.testing.domains import lower_end
+from optimkit.testing.domains import across, lower_end
 from optimkit.testing.runner import run
 
 SMALL_LR = 1e-3  # so that huge gradients do not push a float16 parameter itself out of range
@@ -53,7 +53,7 @@ def check_finite_on_huge_gradients(rule: Rule, *, params: Tree = None, huge: flo
     _require_finite_in_all_dtypes(here, rule, params, [1e4, huge, 1e4])
 
 
-@check
+@check(only=tunable)
 def check_finite_at_the_ends_of_domains(rule: Rule, *, params: Tree = None) -> None:
     """With every hyperparameter at the lower end of its domain, where that is allowed, the same holds."""
     here = where(check_finite_at_the_ends_of_domains, rule)
@@ -64,6 +64,25 @@ def check_finite_at_the_ends_of_domains(rule: Rule, *, params: Tree = None) -> N
             end = lower_end(field.metadata["domain"])
             corner = corner if end is None else lookup.with_value(corner, path, name, end)
     _require_finite(f"{here} at {corner!r}", corner, params, [0.0, "tiny", 1.0, 1e10], jnp.dtype("float32"))
+
+
+@check(only=tunable)
+def check_finite_at_other_hyperparameters(rule: Rule, *, params: Tree = None) -> None:
+    """With each hyperparameter alone at values from all over its domain, steps are finite.
+
+    On zero and tiny gradients, and on ordinary ones after them.
+    The values are the ends that belong to the domain, and some inside: 1 and 10 more than the first for an integer,
+    such as an offset or a period, which is then beyond the first step.
+    """
+    here = where(check_finite_at_other_hyperparameters, rule)
+    params = streams.parameters(params)
+    for path, part in lookup.walk(rule):
+        for name, field in hyperparameters(part).items():
+            for value in across(field.metadata["domain"]):
+                other = lookup.with_value(rule, path, name, value)
+                if other != rule and not name.endswith("dtype"):  # those have a check of their own
+                    at = f"{here} with {type(part).__name__}.{name} = {value!r}"
+                    _require_finite(at, other, params, [0.0, "tiny"], jnp.dtype("float32"))
 
 
 def _require_finite_in_all_dtypes(here: str, rule: Rule, params: Tree, scales: Sequence[Any]) -> None:

@@ -6,7 +6,9 @@ small updates. What these checks look at is known without computing, so they tra
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,14 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit.errors import ConformanceError, describe, message
-from optimkit.numerics import INT32_MAX, compute_dtype
+from optimkit.numerics import compute_dtype
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Tree, displace
 from optimkit.testing import runner, streams
-from optimkit.testing.check import check, where
+from optimkit.testing.check import check, ours, where
 from optimkit.testing.compare import require_finite
 from optimkit.testing.runner import flat, run
 from optimkit.tree import names_and_leaves
+
+COUNTED = 2  # steps from the end of a counter's range: one to it, for what counts after looking, and one beyond
 
 
 @check
@@ -84,7 +88,7 @@ def check_slots_are_wide(rule: Rule, *, params: Tree = None) -> None:
                     "float32", x.dtype, "Make it by jnp.zeros_like(p) in init_leaf, where p is wide."))  # fmt: skip
 
 
-@check
+@check(only=ours)
 def check_slot_dtype_is_obeyed(rule: Rule, *, params: Tree = None) -> None:
     """With ``slot_dtype`` set, the slots have that dtype and keep it, and the rule still runs."""
     here = where(check_slot_dtype_is_obeyed, rule)
@@ -135,28 +139,67 @@ def check_inputs_are_left_alone(rule: Rule, *, params: Tree = None) -> None:
     params = streams.arrays(streams.parameters(params))
     grads = streams.arrays(streams.gradients(params, 1)[0])
     state = rule.init(params)
-    given = {"params": params, "grads": grads, "state": state}
+    with left_alone(here, "update", params=params, grads=grads, state=state):
+        runner.eager(rule, grads, state, params, jnp.float32(runner.LR))
+
+
+@contextlib.contextmanager
+def left_alone(here: str, function: str, **given: Tree) -> Iterator[None]:
+    """Raise ConformanceError where a block, in which a function is called, changes one of the trees given to it."""
     before: dict[str, Any] = {name: jax.tree.flatten(tree) for name, tree in given.items()}
-    runner.eager(rule, grads, state, params, jnp.float32(runner.LR))
+    yield
     for name, tree in given.items():
         (old, structure), (new, changed) = before[name], jax.tree.flatten(tree)
         if structure != changed or any(x is not y for x, y in zip(old, new, strict=True)):
-            raise ConformanceError(message(here, f"update changes {name} in place.", structure, changed,
+            raise ConformanceError(message(here, f"{function} changes {name} in place.", structure, changed,
                                            "Return new trees; never write into one that was passed."))  # fmt: skip
 
 
 @check
 def check_counters_saturate(rule: Rule, *, params: Tree = None) -> None:
-    """At step 2**31 no counter turns negative, and steps stay finite."""
+    """From the largest number of their dtype no integers of the state wrap around, and steps stay finite.
+
+    So at step 2**31 of an int32 counter, and at 2**8 of one of uint8. An integer wraps around where it falls, or turns
+    negative, by the increment by which it grows in the middle of its range; indices that go round do not.
+    """
     here = where(check_counters_saturate, rule)
     params = streams.parameters(params)
-    late = jax.tree.map(
-        lambda x: jnp.full_like(x, INT32_MAX) if x.dtype == jnp.int32 else x, rule.init(streams.arrays(params)),
-    )  # fmt: skip
-    result = run(rule, params, streams.gradients(params, 2), state=late, update=runner.eager)
-    require_finite(here, result.params[-1], "parameters after step 2**31")
-    for name, x in flat(result.state).items():
-        if x.dtype == np.int32 and (x < 0).any():
-            raise ConformanceError(message(here, f"the counter {name!r} is negative after step 2**31.",
-                                           "at most 2**31 - 1, and never less than before", x,
-                                           "Count by numerics.count_up."))  # fmt: skip
+    grads = streams.gradients(params, COUNTED)
+    start = rule.init(streams.arrays(params))
+    last, middle = (_with_integers_at(start, part) for part in (1, 2))
+    late, usual = (run(rule, params, grads, state=state, update=runner.eager) for state in (last, middle))
+    histories = [[flat(state), *states] for state, states in ((last, late.states), (middle, usual.states))]
+    for name, x in zip(*names_and_leaves(start)[:2], strict=True):
+        if jnp.issubdtype(x.dtype, jnp.integer):  # and not a random key, of which as_numpy makes integers
+            _require_no_wrap(here, name, *([values[name] for values in history] for history in histories))
+    for t, values in enumerate(late.params, start=1):
+        require_finite(here, values, f"parameters after step {t} from the largest numbers that counters have")
+
+
+def _with_integers_at(state: Tree, part: int) -> Tree:
+    """Return a state with its integers at the largest number of their dtype, or at a part of it."""
+    return jax.tree.map(
+        lambda x: jnp.full_like(x, jnp.iinfo(x.dtype).max // part) if jnp.issubdtype(x.dtype, jnp.integer) else x, state
+    )
+
+
+def _require_no_wrap(here: str, name: str, late: list[np.ndarray], usual: list[np.ndarray]) -> None:
+    """Raise ConformanceError where an integer does at its end, modulo 2**bits, what it does in the middle.
+
+    Args:
+        here: where this is.
+        name: of the integers.
+        late: their values before and after each step, from the largest.
+        usual: the same, from the middle.
+    """
+    power = f"2**{jnp.iinfo(late[0].dtype).bits - bool(jnp.issubdtype(late[0].dtype, jnp.signedinteger))}"
+    for before, after, usual_before, usual_after in zip(late, late[1:], usual, usual[1:], strict=False):
+        with np.errstate(over="ignore"):
+            grew = usual_after - usual_before  # both modulo 2**bits, as the dtype has it
+            wraps = (after < before) & ((after < 0) | ((usual_after > usual_before) & (after - before == grew)))
+        if wraps.any():
+            what = "is negative" if (after[wraps] < 0).any() else "starts again"
+            raise ConformanceError(message(here, f"the counter {name!r} {what} after step {power}.",
+                                           f"at most {power} - 1, and never less than before",
+                                           f"{after[wraps][0]} after {before[wraps][0]}",
+                                           "Count by numerics.count_up, in int32."))  # fmt: skip

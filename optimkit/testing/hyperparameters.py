@@ -16,8 +16,8 @@ from optimkit.hyper import hyperparameters, parse_interval
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Tree
 from optimkit.testing import domains, runner, streams
-from optimkit.testing.check import check, where
-from optimkit.testing.compare import Flat, distances, furthest, require_close, rounding
+from optimkit.testing.check import check, ours, tunable, where
+from optimkit.testing.compare import Flat, distances, furthest, require_close, require_finite, rounding
 from optimkit.testing.runner import Trajectory, run
 
 TOLERANCE = 5e-6  # how far a rule may be from its oracle, see check_oracle
@@ -32,7 +32,7 @@ def all_hyperparameters(rule: Rule) -> Iterator[Found]:
             yield path, part, name, field
 
 
-@check
+@check(only=ours)
 def check_hyperparameters_are_declared(rule: Rule, *, params: Tree = None) -> None:
     """Each number, bool or string among the fields is declared by ``hyper``, with a default in its domain."""
     here = where(check_hyperparameters_are_declared, rule)
@@ -54,14 +54,15 @@ def _is_plain(value: Any) -> bool:
     return missing or isinstance(value, numbers.Number | str | np.ndarray | jax.Array)
 
 
-@check
+@check(only=tunable)
 def check_hyperparameters_are_validated(rule: Rule, *, params: Tree = None) -> None:
     """Values just outside a domain, NaN, other types and unknown names raise an error with the name in it.
 
     The ends of the domain are accepted.
     """
     here = where(check_hyperparameters_are_validated, rule)
-    for _, part, name, field in all_hyperparameters(rule):
+    # What LeafRule itself declares comes last: the rule's own are the telling ones.
+    for _, part, name, field in sorted(all_hyperparameters(rule), key=lambda found: found[2] == "slot_dtype"):
         domain, optional = field.metadata["domain"], field.default is None
         for value in domains.outside(domain, optional):
             _require_rejected(here, part, name, value, f"outside {domain}")
@@ -89,7 +90,7 @@ def _require_rejected(here: str, part: Rule, name: str, value: Any, why: str) ->
                                        "Declare it by hyper(default, domain, meaning)."))  # fmt: skip
 
 
-@check
+@check(only=ours)
 def check_hyperparameters_may_be_arrays(rule: Rule, *, params: Tree = None) -> None:
     """Hyperparameters given as float32 arrays, which are data of the program, do what the same constants do.
 
@@ -118,13 +119,14 @@ def with_arrays(rule: Rule) -> Rule:
     return arrays
 
 
-@check
+@check(only=tunable)
 def check_hyperparameters_matter(rule: Rule, *, params: Tree = None, tolerance: float = TOLERANCE) -> None:
     """Each hyperparameter, changed by 10 %, changes what the rule does by more than ten times the oracle's tolerance.
 
     A bool is flipped, a choice replaced by the next, 0 by 1e-3; a threshold that 10 % does not bring over a whole
     number is doubled or halved. What the rule does is the sum of its displacements, over a stream with gradients from
-    1e-8 to 10, zeros among them. ``slot_dtype`` is left to check_slot_dtype_is_obeyed.
+    1e-8 to 10, zeros among them. A value with which it is not finite fails. ``slot_dtype`` is left to
+    check_slot_dtype_is_obeyed.
 
     Args:
         rule: the rule.
@@ -133,7 +135,7 @@ def check_hyperparameters_matter(rule: Rule, *, params: Tree = None, tolerance: 
     """
     params = streams.parameters(params)
     grads = streams.rich(params)
-    usual = run(with_arrays(rule), params, grads)
+    usual = _finite_run(where(check_hyperparameters_matter, rule), rule, params, grads)
     for path, part, name, field in all_hyperparameters(rule):
         if name == "slot_dtype":
             continue
@@ -145,7 +147,7 @@ def check_hyperparameters_matter(rule: Rule, *, params: Tree = None, tolerance: 
             if other == rule:
                 raise ConformanceError(message(here, "the rule equals one with another value of it.",
                                                "two rules that differ", f"{rule!r} == {other!r}"))  # fmt: skip
-            moves = max(moves, furthest(_apart(run(with_arrays(other), params, grads), usual)))
+            moves = max(moves, furthest(_apart(_finite_run(f"{here} = {x!r}", other, params, grads), usual)))
             if moves > 10 * tolerance:
                 break
         else:
@@ -153,6 +155,14 @@ def check_hyperparameters_matter(rule: Rule, *, params: Tree = None, tolerance: 
                 here, f"it makes no difference whether it is {' or '.join(map(repr, [value, *others]))}.",
                 f"trajectories that differ by more than {10 * tolerance:.0e}, relative", f"{moves:.1e}",
                 "Is it used, and used where it should be?"))  # fmt: skip
+
+
+def _finite_run(here: str, rule: Rule, params: Tree, grads: list[Tree]) -> Trajectory:
+    """Run a rule, or raise where it is not finite: NaN differs from all there is, and so would always matter."""
+    result = run(with_arrays(rule), params, grads)
+    for t, values in enumerate(result.deltas, start=1):
+        require_finite(here, values, f"displacements at step {t}")
+    return result
 
 
 def _apart(got: Trajectory, expected: Trajectory) -> list[Flat]:

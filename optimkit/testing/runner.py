@@ -15,6 +15,7 @@ from optimkit.pure import pure
 from optimkit.rules.base import Rule, Step, Tree, displace
 from optimkit.testing.compare import Flat
 from optimkit.testing.streams import arrays
+from optimkit.testing.subjects import Foreign
 from optimkit.tree import names_and_leaves
 
 LR = 0.05  # the learning rate of checks that say nothing about learning rates
@@ -51,8 +52,14 @@ def eager(rule: Rule, grads: Tree, state: Tree, params: Tree, lr: Any, t: Any = 
 
 
 def functional(rule: Rule, grads: Tree, state: Tree, params: Tree, lr: Any, t: Any = 1) -> tuple[Tree, Tree]:
-    """Return state and parameters after a step of the functional face."""
-    return pure(rule, LR).apply(grads, state, params, lr=lr, **inputs(rule, grads, params, t))
+    """Return state and parameters after a step of the functional face, which for a foreign optimizer is its own."""
+    apply = rule.apply if isinstance(rule, Foreign) else pure(rule, LR).apply
+    return apply(grads, state, params, lr=lr, **inputs(rule, grads, params, t))
+
+
+def initial(rule: Rule, params: Tree) -> Tree:
+    """Return the state before the first step, from the functional face."""
+    return rule.init(params) if isinstance(rule, Foreign) else pure(rule, LR).init(params)
 
 
 applied = jax.jit(functional)
@@ -93,6 +100,7 @@ def run(
     update: Update = compiled,
     state: Tree = None,
     dtype: Any = None,
+    after: int = 0,
 ) -> Trajectory:
     """Run a rule over a stream of gradients, from its own state or a given one.
 
@@ -104,6 +112,7 @@ def run(
         update: ``compiled`` or ``eager``, or a function of the same signature.
         state: where to start from; ``rule.init(params)`` where None.
         dtype: the dtype of parameters and gradients.
+        after: how many steps were taken before, which tells one random key from another.
     """
     params = arrays(params, dtype)
     wide = any(p.dtype == jnp.float64 for p in jax.tree.leaves(params))
@@ -112,7 +121,7 @@ def run(
     for t, tree in enumerate(grads):
         g = jax.tree.map(lambda x, p: jnp.asarray(x, p.dtype), tree, params)
         rate = jnp.asarray(lr if isinstance(lr, int | float) else lr[t], jnp.float64 if wide else jnp.float32)
-        delta, state = update(rule, g, state, params, rate, t + 1)
+        delta, state = update(rule, g, state, params, rate, after + t + 1)
         params = moved(params, delta)
         result.params.append(flat(params))
         result.deltas.append(flat(delta))
@@ -124,4 +133,19 @@ def run(
 def flat(tree: Tree) -> Flat:
     """Return the leaves of a tree as NumPy arrays, by name."""
     names, leaves, _ = names_and_leaves(tree)
-    return {name: np.asarray(x) for name, x in zip(names, leaves, strict=True)}
+    return {name: as_numpy(x) for name, x in zip(names, leaves, strict=True)}
+
+
+def as_numpy(x: Any) -> np.ndarray:
+    """Return an array as NumPy has it; of a random key, its words."""
+    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+
+
+def restored(saved: np.ndarray, like: Any) -> jax.Array:
+    """Return what :func:`as_numpy` was given: an array, or a random key."""
+    x = jnp.array(saved)
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

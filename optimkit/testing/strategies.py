@@ -10,16 +10,19 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
+from optimkit.errors import HyperparameterError
 from optimkit.hyper import contains, hyperparameters, parse_interval
-from optimkit.rules import Momentum
+from optimkit.rules import Momentum, lookup
 from optimkit.rules.base import Rule, Tree, Wrapper
 from optimkit.testing import domains, streams
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+SMALLEST = float(np.finfo(np.float32).tiny)
 LARGEST = 1e3  # drawn from a domain that has no upper end: decay rates above it overflow float32 by themselves
 
 
@@ -35,7 +38,8 @@ def hyperparameter_values(field: dataclasses.Field[Any]) -> SearchStrategy[Any]:
     if not isinstance(domain, str):
         return st.sampled_from([*fixed, *domains.ends(domain)])
     low, high, kind = parse_interval(domain)
-    fixed += [x for x in domains.ends(domain) if abs(x) <= LARGEST]
+    # A number next to an open end at 0 is none of float32's: the first that is normal stands for it.
+    fixed += [math.copysign(max(abs(x), SMALLEST), x) if x else x for x in domains.ends(domain) if abs(x) <= LARGEST]
     low, high = max(low, -LARGEST), min(high, LARGEST)
     if kind is int:
         return st.sampled_from(fixed) | st.integers(math.ceil(low), math.floor(high)).filter(lambda n: _fits(field, n))
@@ -61,18 +65,56 @@ def rules_of(rule_type: type[Rule]) -> SearchStrategy[Rule]:
     return st.builds(rule_type, **inner, **drawn)
 
 
+def rules_like(rule: Rule) -> SearchStrategy[Rule]:
+    """Return a strategy of rules that differ from one in their hyperparameters, and in those of the rules inside it.
+
+    What a constructor refuses, because two hyperparameters do not go together, is not drawn.
+    """
+    from hypothesis import reject
+    from hypothesis import strategies as st
+
+    places = [(path, name, field) for path, part in lookup.walk(rule) for name, field in hyperparameters(part).items()
+              if not name.endswith("dtype")]  # fmt: skip
+
+    def made(values: tuple[Any, ...]) -> Rule:
+        other = rule
+        try:
+            for (path, name, _), value in zip(places, values, strict=True):
+                other = lookup.with_value(other, path, name, value)
+        except HyperparameterError:
+            reject()
+        return other
+
+    return st.tuples(*(hyperparameter_values(field) for _, _, field in places)).map(made)
+
+
+def parameters_and_gradients(params: Tree) -> SearchStrategy[tuple[Tree, list[Tree]]]:
+    """Return a strategy of parameters of given names, of any shape and size, with gradients for them."""
+    from hypothesis import strategies as st
+
+    structure: Any = jax.tree.structure(params)
+    leaves = (_arrays([np.shape(p), *streams.SHAPES]) for p in jax.tree.leaves(params))
+    drawn = st.tuples(*leaves).map(structure.unflatten)
+    return drawn.flatmap(lambda tree: st.tuples(st.just(tree), gradient_streams(tree)))
+
+
 def parameter_trees(
     shapes: Sequence[tuple[int, ...]] = ((), (2,), (2, 3), *streams.SHAPES), max_leaves: int = 4
 ) -> SearchStrategy[Tree]:
     """Return a strategy of trees of float32 arrays, by short names; some of the arrays are zero."""
     from hypothesis import strategies as st
 
+    return st.dictionaries(st.sampled_from("abcdefgh"), _arrays(shapes), min_size=1, max_size=max_leaves)
+
+
+def _arrays(shapes: Sequence[tuple[int, ...]]) -> SearchStrategy[np.ndarray]:
+    from hypothesis import strategies as st
+
     def array(shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
         return np.asarray(scale * np.random.default_rng(seed).normal(size=shape), np.float32)
 
     scales = st.sampled_from([1.0, 1.0, 0.0, 1e-3, 1e3])
-    leaves = st.builds(array, st.sampled_from(list(shapes)), scales, st.integers(0, 99))
-    return st.dictionaries(st.sampled_from("abcdefgh"), leaves, min_size=1, max_size=max_leaves)
+    return st.builds(array, st.sampled_from(list(shapes)), scales, st.integers(0, 99))
 
 
 # Streams by what is special about them: a factor for each step.

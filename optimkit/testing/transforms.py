@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit.core import Jit, TrainVar, VarCollection
-from optimkit.errors import ConformanceError, message
+from optimkit.errors import ConformanceError, describe, message
 from optimkit.optimizer import Optimizer
 from optimkit.rules.base import Rule, Tree, displace
 from optimkit.testing import runner, streams
 from optimkit.testing.check import check, where
 from optimkit.testing.compare import Flat, require_close, require_identical, rounding
 from optimkit.testing.runner import LR, flat, run
+from optimkit.testing.subjects import Foreign
 
 STEPS = 6
 
@@ -99,9 +100,12 @@ def check_scan_equals_loop(rule: Rule, *, params: Tree = None) -> None:
 
 @check
 def check_one_compile(rule: Rule, *, params: Tree = None) -> None:
-    """A compiled step of the stateful face is traced once for each way to give a learning rate, whatever its value."""
+    """A compiled step is traced once, whatever comes back from it; in the stateful face, whatever lr is, too."""
     here = where(check_one_compile, rule)
     params = flat(streams.parameters(params))
+    _require_one_trace(here, rule, params)
+    if isinstance(rule, Foreign):
+        return
     model = VarCollection((name, TrainVar(jnp.array(p))) for name, p in params.items())
     opt, traces = Optimizer(model, rule), 0
     grads = streams.arrays(params, jnp.float32)
@@ -124,6 +128,24 @@ def check_one_compile(rule: Rule, *, params: Tree = None) -> None:
                 ))  # fmt: skip
 
 
+def _require_one_trace(here: str, rule: Rule, params: Flat) -> None:
+    traces = []
+
+    @jax.jit
+    def step(grads: Tree, state: Tree, params: Tree, lr: Any, t: Any) -> tuple[Tree, Tree]:
+        traces.append([describe(x) + " weakly typed" * x.weak_type for x in jax.tree.leaves(state)])
+        return runner.functional(rule, grads, state, params, lr, t)
+
+    now = streams.arrays(params)
+    grads, state = streams.arrays(now, jnp.float32), runner.initial(rule, now)
+    for t in range(1, 4):
+        state, now = step(grads, state, now, jnp.float32(LR / t), t)
+        if len(traces) > 1:
+            raise ConformanceError(message(
+                here, f"the step is traced again at step {t}, for the state of another form that came back.",
+                traces[0], traces[1], "State must keep its dtype and weak type."))  # fmt: skip
+
+
 @check
 def check_no_leaked_tracer(rule: Rule, *, params: Tree = None) -> None:
     """No tracer outlives the trace of a step, in the rule or anywhere else."""
@@ -136,15 +158,14 @@ def check_no_leaked_tracer(rule: Rule, *, params: Tree = None) -> None:
 
 @check
 def check_donation_is_safe(rule: Rule, *, params: Tree = None) -> None:
-    """No two arrays of state and parameters share memory, and a step that donates both does what it did."""
+    """A step that donates state and parameters does what it did without."""
     here = where(check_donation_is_safe, rule)
     params = streams.parameters(params)
     grads = [streams.arrays(g, jnp.float32) for g in streams.gradients(params, 3)]
     results = []
     for step in (runner.applied, runner.applied_in_place):
         now = streams.arrays(params)
-        state = rule.init(now)
-        _require_memory_of_its_own(here, now, state)
+        state = runner.initial(rule, now)
         for t, g in enumerate(grads, start=1):
             state, now = step(rule, g, state, now, jnp.float32(LR), t)
         results.append((flat(now), flat(state)))
@@ -153,12 +174,16 @@ def check_donation_is_safe(rule: Rule, *, params: Tree = None) -> None:
     require_identical(here, donated_state, plain_state, "state after 3 donated steps")
 
 
-def _require_memory_of_its_own(here: str, params: Tree, state: Tree) -> None:
-    leaves = jax.tree.flatten_with_path({"params": params, "state": state})[0]
+@check
+def check_state_has_memory_of_its_own(rule: Rule, *, params: Tree = None) -> None:
+    """After ``init``, no two arrays of state and parameters share memory: donating one would delete the other."""
+    here = where(check_state_has_memory_of_its_own, rule)
+    now = streams.arrays(streams.parameters(params))
+    leaves = jax.tree.flatten_with_path({"params": now, "state": runner.initial(rule, now)})[0]
     owner: dict[int, str] = {}
     for path, x in leaves:
         name = jax.tree_util.keystr(path)
-        if x.size and (first := owner.setdefault(x.unsafe_buffer_pointer(), name)) != name:
+        if isinstance(x, jax.Array) and x.size and (first := owner.setdefault(x.unsafe_buffer_pointer(), name)) != name:
             raise ConformanceError(message(
                 here, f"{name} shares its memory with {first} after init.", "memory of its own", "one buffer",
                 "Return jnp.copy(p) from init."))  # fmt: skip

@@ -12,7 +12,7 @@ from optimkit.numerics import safe_divide
 from optimkit.rules import LeafRule, Rule, Step
 from optimkit.rules.base import Wrapper
 
-from .exhibit import exhibit, not_rejected, sum_of_squares, wide
+from .exhibit import exhibit, sum_of_squares, wide
 
 
 @exhibit(
@@ -81,13 +81,13 @@ class DropsTheLoss(Wrapper):
         return self.inner.update(handed_on, state)
 
 
-@not_rejected(
+@exhibit(
     origin="optax, contrib.momo before commit 3482972d; issue #1500",
     notes=("optax.md", "3482972d momo crashed on Python-float loss (#1500)"),
     story="The loss was taken for an array. Given as a Python number, as one reads it from a log or a line search, it "
     "raised an AttributeError.",
-    missing="Give the loss as a Python number and as a NumPy scalar too, or make it an array before rules see it: the "
-    "kit gives arrays only.",
+    rejected_by="check_inputs_may_be_numbers",
+    says=r"a loss of 1\.0, float, is not accepted\..*AttributeError",
 )
 class LossMustBeAnArray(Rule):
     needs = ("value",)

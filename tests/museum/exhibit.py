@@ -26,8 +26,7 @@ class Exhibit:
         origin: library, version and place, or the number of the issue.
         notes: the file of the notes on peers that the facts are from, and words that stand in it.
         story: what went wrong for users.
-        rejected_by: the name of the check that must reject the rule and accept the repaired one; for those that no
-            check rejects, what that check would have to do.
+        rejected_by: the name of the check that must reject the rule and accept the repaired one.
         says: what the message of the check must match: what matters, by name.
         options: further arguments of the check, such as the oracle.
     """
@@ -38,7 +37,7 @@ class Exhibit:
     notes: tuple[str, str]
     story: str
     rejected_by: str
-    says: str = ""
+    says: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -48,29 +47,20 @@ class Exhibit:
 
 
 EXHIBITS: list[Exhibit] = []
-NOT_REJECTED: list[Exhibit] = []
 
 
 def exhibit(
     *, origin: str, notes: tuple[str, str], story: str, rejected_by: str, says: str, **options: Any
 ) -> Callable[[R], R]:
     """Put a rule into the museum. The rule asks ``self.defect`` whether to do it wrong or right."""
-    return _put(EXHIBITS, origin=origin, notes=notes, story=story, rejected_by=rejected_by, says=says, options=options)
 
-
-def not_rejected(*, origin: str, notes: tuple[str, str], story: str, missing: str) -> Callable[[R], R]:
-    """Put a rule into the museum that no check of the kit rejects; ``missing`` says what a check would have to do."""
-    return _put(NOT_REJECTED, origin=origin, notes=notes, story=story, rejected_by=missing)
-
-
-def _put(room: list[Exhibit], **facts: Any) -> Callable[[R], R]:
     def put(rule: R) -> R:
         rule.defect = True  # type: ignore[attr-defined]
         name = f"Repaired{rule.__name__}"
         space = {"defect": False, "__module__": rule.__module__, "__doc__": f"{rule.__name__} without its defect."}
         repaired = type(name, (rule,), space)
         setattr(sys.modules[rule.__module__], name, repaired)  # where pickle looks for it
-        room.append(Exhibit(rule, repaired, **facts))
+        EXHIBITS.append(Exhibit(rule, repaired, origin, notes, story, rejected_by, says, options))
         return rule
 
     return put

@@ -11,7 +11,7 @@ from optimkit.hyper import hyper
 from optimkit.rules import LeafRule, Rule, Step
 from tests import oracles
 
-from .exhibit import BareRule, exhibit, not_rejected, wide
+from .exhibit import BareRule, exhibit, wide
 
 
 @exhibit(
@@ -155,12 +155,12 @@ def _from_config(rule_type: type[Rule], config: dict[str, Any]) -> Rule:
     return rule_type(**{"nesterov": False, **config})
 
 
-@not_rejected(
+@exhibit(
     origin="flax.optim 0.3.6, Adafactor(step_offset=...), optim/adafactor.py:109-112",
     notes=("flax_fedjax_declearn.md", "**NaN for s < −1"),
     story="An offset beyond the first step takes a negative number to a broken power: NaN in every parameter.",
-    missing="Draw hyperparameters from their whole domains, as testing.strategies.rules_of does, and look for NaN: "
-    "check_finite_at_the_ends_of_domains has only the lower ends.",
+    rejected_by="check_finite_at_other_hyperparameters",
+    says=r"with OffsetBeyondTheFirstStep\.step_offset = 1: displacements at step 1, .*is not finite",
 )
 class OffsetBeyondTheFirstStep(LeafRule):
     step_offset: int = hyper(0, "int [0, inf)", "step that the second moment's memory is counted from")
@@ -175,12 +175,12 @@ class OffsetBeyondTheFirstStep(LeafRule):
         return -lr * (g * jax.lax.rsqrt(nu)), {"nu": nu}
 
 
-@not_rejected(
+@exhibit(
     origin="optax 0.2.8, noisy_sgd(key=None) and dpsgd(key=None)",
     notes=("optax.md", "`key=None` silently means key 0"),
     story="Every run that names no key draws the same noise, and so does every replica and every restart.",
-    missing="Give a rule that needs a key two of them: the displacements must differ, and be the same for the same "
-    "key.",
+    rejected_by="check_keys_matter",
+    says="3 steps with other keys are the same",
 )
 class KeyIsZero(Rule):
     needs = ("key",)

@@ -11,7 +11,7 @@ from optimkit.hyper import hyper
 from optimkit.numerics import cast, one_minus_pow, safe_divide
 from optimkit.rules import LeafRule, Rule, Step
 
-from .exhibit import BareRule, exhibit, not_rejected, sum_of_squares, wide, zeros
+from .exhibit import BareRule, exhibit, sum_of_squares, wide, zeros
 
 
 @exhibit(
@@ -197,13 +197,13 @@ class FrozenDistance(BareRule):
         return delta, {"distance": grown, "sum": total}
 
 
-@not_rejected(
+@exhibit(
     origin="optax 0.2.8, clip_by_global_norm; PR #1752",
     notes=("optax.md", "f16 norm overflow → all-zero update"),
     story="The norm of float16 gradients is summed up in float16, and infinite from 256 on; what is divided by it is "
     "0. The step is finite and silently nothing.",
-    missing="Compare displacements of float16 and bfloat16 parameters with those of the same numbers in float32: only "
-    "NaN and infinity are looked for in low precision, and a step of 0 is neither.",
+    rejected_by="check_low_precision_follows_float32",
+    says=r"float16, step 1, gradients of size 300: the displacement of 'bias'\[0\]: .*\n.*\n  got      -0\.0",
 )
 class NormOverflows(Rule):
     max_norm: float = hyper(1.0, "(0, inf)", "largest norm of all gradients together")
@@ -218,12 +218,12 @@ class NormOverflows(Rule):
         return jax.tree.map(lambda g: -step.lr * (factor * g), grads), state
 
 
-@not_rejected(
+@exhibit(
     origin="objax 1.8.0, Adam's `step` is uint32, objax/optimizer/adam.py:28",
     notes=("objax.md", "`step` StateVar uint32"),
     story="The counter wraps around to 0 at 2**32; the bias correction is then 0, and the step infinite.",
-    missing="Start every integer of the state at the largest number of its dtype: check_counters_saturate looks at "
-    "int32 only.",
+    rejected_by="check_counters_saturate",
+    says=r"the counter 'slots\.bias\.count' starts again after step 2\*\*32\..*0 after 4294967295",
 )
 class UnsignedCount(LeafRule):
     def init_leaf(self, p: Any) -> Any:

@@ -111,7 +111,7 @@ class WeaklyTypedState(Rule):
     notes=("optax.md", "freshly-initialised state aliases params"),
     story="The starting point is kept as the very arrays of the parameters. A step that donates both, as large models "
     "must, is refused: the same buffer is given away twice.",
-    rejected_by="check_donation_is_safe",
+    rejected_by="check_state_has_memory_of_its_own",
     says=r"\['state'\]\['start'\]\['bias'\] shares its memory with \['params'\]\['bias'\] after init",
 )
 class StartIsTheParameters(Rule):
@@ -127,7 +127,7 @@ class StartIsTheParameters(Rule):
     origin="optax 0.2.8, lbfgs",
     notes=("optax.md", "its two memories share a buffer"),
     story="One tree of zeros is the first value of two memories. Nothing is wrong until the state is donated.",
-    rejected_by="check_donation_is_safe",
+    rejected_by="check_state_has_memory_of_its_own",
     says=r"\['state'\]\['of_params'\]\['bias'\] shares its memory with \['state'\]\['of_grads'\]\['bias'\]",
 )
 class OneTreeTwice(Rule):
