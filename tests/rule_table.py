@@ -141,6 +141,7 @@ RULES: dict[str, Case] = {
         rules.Chain(rules.Adam(eps=1e-6), rules.WeightDecay(), rules.TrustRatio()),
         renamed(oracles.oracle_lamb, {"coefficient": 1.0, "TrustRatio.eps": 0.0}, rate="weight_decay", Adam_eps="eps"),
         {"beta1": MEAN, "beta2": ADAM["beta2"], "Adam.eps": ADAM["eps"], "rate": RATE},
+        {"check_oracle_elsewhere": "the paper's LAMB has one coefficient, and its oracle takes no other"},
     ),
     "Partition": Case(
         rules.Partition(("bias$", rules.SGD()), ("scale$", rules.Frozen()), (".", rules.AdamW())),

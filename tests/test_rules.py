@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from optimkit import rules, testing
-from optimkit.testing import CHECKS
+from optimkit.testing import CHECKS, placement, programs
 from optimkit.testing.hyperparameters import TOLERANCE
 from optimkit.testing.runner import run
 from optimkit.testing.suite import options_of
@@ -19,10 +19,32 @@ from .rule_table import RULES
 
 # Rows named by several words are rules under an option, and compositions: code that other rows run too. In `make test`
 # they follow their oracles (test_rules_oracle.py); `make test-all` holds them to the whole kit.
+
+# What compiles a program for one question: whether JAX's machinery keeps its promises for the rule. In `make test` the
+# rules below answer for the others, one of each kind of state; `make test-all` asks them all.
+MACHINERY = {
+    f.__name__
+    for module in (placement, programs)
+    for f in vars(module).values()
+    if getattr(f, "__name__", "") in CHECKS and f.__module__ == module.__name__
+} | {"check_shared_weights"}
+ANSWER = {"SGD", "Momentum", "Adam", "LARS", "Lion", "Adagrad", "SM3", "ClipByGlobalNorm", "Partition", "Accumulated",
+          "SkipNonFinite", "WeightNorm", "LAMB"}  # fmt: skip
+# They search or draw in each step, and take ten times as long as others.
+LONG = {"LBFGS", "NoisySGD", "Adafactor"}
+
+
+def is_slow(name, check):
+    return " " in name or (check in MACHINERY and name not in ANSWER) or (name in LONG and check in PROPERTIES)
+
+
+PROPERTIES = {name for name, f in CHECKS.items() if "max_examples" in inspect.signature(f).parameters}
 CASES = [
-    pytest.param(name, check, id=f"{name}-{check}", marks=[pytest.mark.slow] if " " in name else [])
-    for name, case in RULES.items() for check, f in CHECKS.items() if check != "check_oracle" and not f.only(case.rule)
-]  # fmt: skip
+    pytest.param(name, check, id=f"{name}-{check}", marks=[pytest.mark.slow] if is_slow(name, check) else [])
+    for name, case in RULES.items()
+    for check, f in CHECKS.items()
+    if not check.startswith("check_oracle") and not f.only(case.rule)
+]
 EXAMPLES = settings().max_examples // 4
 
 

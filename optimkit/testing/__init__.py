@@ -39,6 +39,7 @@ from optimkit.testing.form import check_inputs_are_left_alone as check_inputs_ar
 from optimkit.testing.form import check_odd_shapes as check_odd_shapes
 from optimkit.testing.form import check_slot_dtype_is_obeyed as check_slot_dtype_is_obeyed
 from optimkit.testing.form import check_slots_are_wide as check_slots_are_wide
+from optimkit.testing.form import check_state_is_alive as check_state_is_alive
 from optimkit.testing.hyperparameters import check_hyperparameters_are_declared as check_hyperparameters_are_declared
 from optimkit.testing.hyperparameters import check_hyperparameters_are_validated as check_hyperparameters_are_validated
 from optimkit.testing.hyperparameters import check_hyperparameters_matter as check_hyperparameters_matter
@@ -54,6 +55,7 @@ from optimkit.testing.inputs import check_learning_rates_of_every_kind as check_
 from optimkit.testing.inputs import check_numpy_inputs as check_numpy_inputs
 from optimkit.testing.inputs import check_shared_weights as check_shared_weights
 from optimkit.testing.oracle import check_oracle as check_oracle
+from optimkit.testing.oracle import check_oracle_elsewhere as check_oracle_elsewhere
 from optimkit.testing.parametrize import parametrize_with_checks as parametrize_with_checks
 from optimkit.testing.placement import (
     check_explicit_sharding_equals_unsharded as check_explicit_sharding_equals_unsharded,

@@ -203,3 +203,18 @@ def _require_no_wrap(here: str, name: str, late: list[np.ndarray], usual: list[n
                                            f"at most {power} - 1, and never less than before",
                                            f"{after[wraps][0]} after {before[wraps][0]}",
                                            "Count by numerics.count_up, in int32."))  # fmt: skip
+
+
+@check
+def check_state_is_alive(rule: Rule, *, params: Tree = None) -> None:
+    """No scalar of the state stays as it was over a stream of gradients that ends in NaN: a count counts."""
+    here = where(check_state_is_alive, rule)
+    params = streams.parameters(params)
+    stream = [*streams.gradients(params, 6), jax.tree.map(lambda p: np.full(np.shape(p), np.nan), params)]
+    start = flat(rule.init(streams.arrays(params)))
+    states = run(rule, params, stream, update=runner.eager).states
+    for name, x in start.items():
+        if x.ndim == 0 and all(state[name].tobytes() == x.tobytes() for state in states):
+            raise ConformanceError(message(here, f"the state {name!r} is the same after each step, whatever the "
+                                           "gradients are.", "another number", x,
+                                           "Return the new value from update, or leave it out."))  # fmt: skip

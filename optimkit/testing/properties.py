@@ -48,7 +48,7 @@ def _shown(x: Any) -> str:
     if isinstance(x, Rule):
         return repr(x)
     leaves = [a for tree in (x if isinstance(x, list) else [x]) for a in jax.tree.leaves(tree)]
-    small = sum(a.size for a in leaves) <= 24
+    small = sum(a.size for a in leaves) <= 48
     return repr(jax.tree.map(lambda a: a.tolist() if small else describe(a), x))
 
 

@@ -39,7 +39,8 @@ def hyperparameter_values(field: dataclasses.Field[Any]) -> SearchStrategy[Any]:
         return st.sampled_from([*fixed, *domains.ends(domain)])
     low, high, kind = parse_interval(domain)
     # A number next to an open end at 0 is none of float32's: the first that is normal stands for it.
-    fixed += [math.copysign(max(abs(x), SMALLEST), x) if x else x for x in domains.ends(domain) if abs(x) <= LARGEST]
+    near = [x for x in domains.ends(domain) if abs(x) <= LARGEST]
+    fixed += [math.copysign(SMALLEST, x) if 0 < abs(x) < SMALLEST else x for x in near]
     low, high = max(low, -LARGEST), min(high, LARGEST)
     if kind is int:
         return st.sampled_from(fixed) | st.integers(math.ceil(low), math.floor(high)).filter(lambda n: _fits(field, n))

@@ -29,7 +29,7 @@ from optimkit.testing import (
 )
 from optimkit.testing.check import NotApplicable
 from optimkit.testing.hyperparameters import TOLERANCE
-from optimkit.testing.oracle import check_oracle
+from optimkit.testing.oracle import check_oracle, check_oracle_elsewhere
 from optimkit.testing.report import EXPECTED, FAILED, NOT_APPLICABLE, PASSED, UNEXPECTED, Report, Result
 from optimkit.testing.runner import flat
 from optimkit.testing.subjects import subject
@@ -45,6 +45,7 @@ CHECKS: dict[str, Callable[..., None]] = {
         form.check_odd_shapes,
         form.check_inputs_are_left_alone,
         form.check_counters_saturate,
+        form.check_state_is_alive,
         refusals.check_misshaped_gradients_are_refused,
         refusals.check_missing_gradients_are_refused,
         refusals.check_integer_parameters_are_refused,
@@ -95,6 +96,7 @@ CHECKS: dict[str, Callable[..., None]] = {
         properties.check_any_hyperparameters,
         properties.check_jit_equals_eager_on_any_gradients,
         check_oracle,
+        check_oracle_elsewhere,
     )
 }
 
@@ -194,7 +196,7 @@ def run_checks(
 
 def run_check(rule: Rule, name: str, expected: str | None = None, **options: Any) -> Result:
     """Return what a check finds. A failure comes with the smallest parameters for which it is found."""
-    if name == "check_oracle" and options.get("oracle") is None:
+    if name.startswith("check_oracle") and options.get("oracle") is None:
         return Result(name, NOT_APPLICABLE, 0.0, "no oracle is given")
     start, check, example = time.perf_counter(), CHECKS[name], ""
     options = options_of(check, **options)
