@@ -31,6 +31,7 @@ import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
 from optimkit import optimizer, rules, schedule  # noqa: E402
+from optimkit.contrib import rules as contrib_rules  # noqa: E402
 from optimkit.hyper import hyperparameters  # noqa: E402
 
 Pages = dict[str, str]  # by their path, from the root of the repository
@@ -53,6 +54,11 @@ FAMILIES = {
     "Stages": ("stages", "clipping", "gradients"),
     "Wrappers": ("wrappers", "averaged", "gated", "weight_norm"),
     "Composition": ("compose", "variants"),
+    "Contrib: learning rates found on the way": ("d_adaptation", "distance", "anchored", "momo", "mechanic"),
+    "Contrib: newer relatives of Adam": ("ademamix", "asynchronous", "mars", "adam_mini"),
+    "Contrib: matrices": ("muon", "routing", "shampoo", "kron", "galore", "sophia", "matrices"),
+    "Contrib: sharpness and averages": ("sam", "schedule_free"),
+    "Contrib: privacy, plateaus, complex numbers": ("private", "plateau", "complex_parts"),
 }
 BASES = ("Rule", "LeafRule", "Wrapper", "Composed")  # for those who write rules; see docs/how-to/write-a-rule.md
 
@@ -63,7 +69,7 @@ def public_rules() -> dict[str, type[rules.Rule]]:
     """Return the rules that have a page, by name."""
     return {
         name: x
-        for name, x in vars(rules).items()
+        for name, x in {**vars(rules), **vars(contrib_rules)}.items()
         if inspect.isclass(x) and issubclass(x, rules.Rule) and name not in BASES
     }
 
@@ -87,7 +93,8 @@ def by_family() -> dict[str, list[str]]:
 
 
 # For fields that have no default.
-FILLED = {"inner": rules.SGD(), "factor": 1.0, "every": 2, "match": "."}
+FILLED = {"inner": rules.SGD(), "factor": 1.0, "every": 2, "match": ".", "max_norm": 1.0,
+          "noise_multiplier": 1.0, "seed": 0}  # fmt: skip
 
 
 def at_defaults(cls: type[rules.Rule]) -> rules.Rule | None:

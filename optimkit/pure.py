@@ -78,7 +78,7 @@ def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] |
     timed = callable(lr) or bool(followed)
 
     def init(params: Tree) -> Tree:
-        check_params(where, *names_and_leaves(params)[:2])
+        check_params(where, *names_and_leaves(params)[:2], rule)
         state = rule.init(params)
         return {"clock": jnp.zeros((), jnp.int32), "rule": state} if timed else state
 
@@ -89,7 +89,7 @@ def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] |
         if lr is None:
             lr = schedule(clock) if callable(schedule) else schedule
         check_lr(where, lr)
-        grads = check_grads(where, grads, params)
+        grads = check_grads(where, grads, params, rule)
         check_needs(where, rule, inputs)
         now = lookup.override(where, rule, {name: follow(clock) for name, follow in followed.items()})
         inner = state if clock is None else state["rule"]
@@ -115,24 +115,25 @@ def scheduled(where: str, rule: Rule, schedules: Any) -> dict[str, Callable[[Any
 
 def as_scalar(lr: Any, params: Tree) -> jax.Array:
     """Return a learning rate as a strong scalar: float32, or float64 where a parameter is. Its kind never retraces."""
-    wide = any(p.dtype == jnp.float64 for p in jax.tree.leaves(params))
+    wide = any(p.dtype in (jnp.float64, jnp.complex128) for p in jax.tree.leaves(params))
     return jnp.asarray(lr, jnp.float64 if wide else jnp.float32)
 
 
-def check_params(where: str, names: list[str], params: list[Any]) -> None:
-    """Raise unless there are parameters and all of them are real numbers of floating point."""
+def check_params(where: str, names: list[str], params: list[Any], rule: Rule | None = None) -> None:
+    """Raise unless there are parameters and all of them are of floating point: real, but for rules that say so."""
     if not params:
         raise StructureError(message(where, "there is nothing to optimize.", "at least one parameter", "none"))
     for name, p in zip(names, params, strict=True):
         dtype = jnp.result_type(p)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            fix = ("Hold its real and imaginary parts as two parameters." if jnp.issubdtype(dtype, jnp.complexfloating)
+        allowed = jnp.inexact if rule is not None and rule.complex_params else jnp.floating
+        if not jnp.issubdtype(dtype, allowed):
+            fix = ("Put contrib.SplitComplex around the rule." if jnp.issubdtype(dtype, jnp.complexfloating)
                    else "Use a StateVar for what is not trained, or make it float32.")  # fmt: skip
             raise DTypeError(message(where, f"the parameter {name!r} is not of floating point.", "a float dtype",
                                      describe(p), fix))  # fmt: skip
 
 
-def check_grads(where: str, grads: Tree, params: Tree) -> Tree:
+def check_grads(where: str, grads: Tree, params: Tree, rule: Rule | None = None) -> Tree:
     """Return gradients with the structure of the parameters, or raise where they do not fit one by one.
 
     Raises:
@@ -146,24 +147,33 @@ def check_grads(where: str, grads: Tree, params: Tree) -> Tree:
                                      structure, given))  # fmt: skip
     checked = structure.flatten_up_to(grads)
     for name, g, p in zip(names, checked, leaves, strict=True):
-        check_grad(where, name, g, p)
+        check_grad(where, name, g, p, rule)
     return structure.unflatten([jnp.asarray(g) for g in checked])
 
 
-def check_grad(where: str, name: str, g: Any, p: Any) -> None:
-    """Raise unless one gradient has the shape of its parameter and is of floating point."""
+def check_grad(where: str, name: str, g: Any, p: Any, rule: Rule | None = None) -> None:
+    """Raise unless one gradient has the shape of its parameter, after the axis of examples if the rule has one.
+
+    It must be of floating point, and complex where its parameter is.
+    """
     if g is None:
         raise StructureError(message(
             where, f"the gradient of {name!r} is None.", describe(p), "None",
             "Give zeros, or leave the variable out of the optimizer's collection."))  # fmt: skip
-    if jnp.shape(g) != jnp.shape(p):
+    if rule is not None and rule.per_example:
+        if jnp.ndim(g) == 0 or jnp.shape(g)[1:] != jnp.shape(p):
+            wanted = f"{jnp.result_type(p)}[{', '.join(map(str, ('examples', *jnp.shape(p))))}]"
+            raise StructureError(message(where, f"the gradients of {name!r} are not one for each example.", wanted,
+                                         describe(jnp.asarray(g)), "jax.vmap(jax.grad(loss), in_axes=(None, 0))"
+                                         ))  # fmt: skip
+    elif jnp.shape(g) != jnp.shape(p):
         extra = jnp.ndim(g) - jnp.ndim(p)
         batched = extra > 0 and jnp.shape(g)[extra:] == jnp.shape(p)
         raise StructureError(message(
             where, f"the gradient of {name!r} does not fit its variable.", describe(p), describe(jnp.asarray(g)),
             "Did you forget to reduce over the batch, e.g. jnp.mean(loss)?" if batched else
             "Gradients must have exactly the shape of their variable; nothing is broadcast."))  # fmt: skip
-    if not jnp.issubdtype(jnp.result_type(g), jnp.floating):
+    if not jnp.issubdtype(jnp.result_type(g), jnp.complexfloating if jnp.iscomplexobj(p) else jnp.floating):
         raise DTypeError(message(where, f"the gradient of {name!r} is not of floating point.", describe(p),
                                  describe(jnp.asarray(g))))  # fmt: skip
 

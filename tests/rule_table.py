@@ -15,7 +15,22 @@ from optimkit import rules
 from optimkit.rules import lookup
 
 from . import oracles
-from .rule_rows import accumulators, adam_variants, lbfgs, stages, wrappers
+from .rule_rows import (
+    accumulators,
+    adam_variants,
+    contrib_kron,
+    contrib_learning_rate_free,
+    contrib_low_memory,
+    contrib_muon,
+    contrib_private,
+    contrib_sam,
+    contrib_schedule_free,
+    contrib_shampoo,
+    contrib_wrappers,
+    lbfgs,
+    stages,
+    wrappers,
+)
 
 Draw = tuple[Any, ...]  # ("even", low, high), ("log", low, high) or ("one of", choice, ...)
 
@@ -152,3 +167,20 @@ RULES: dict[str, Case] = {
 
 for rows in (adam_variants.ROWS, accumulators.ROWS, stages.ROWS, wrappers.ROWS, lbfgs.ROWS):
     RULES.update({name: Case(**row) for name, row in rows.items()})
+
+CONTRIB: dict[str, Case] = {
+    name: Case(**row)
+    for module in (
+        contrib_kron,
+        contrib_learning_rate_free,
+        contrib_low_memory,
+        contrib_muon,
+        contrib_private,
+        contrib_sam,
+        contrib_schedule_free,
+        contrib_shampoo,
+        contrib_wrappers,
+    )
+    for name, row in module.ROWS.items()
+}
+RULES.update(CONTRIB)

@@ -44,8 +44,8 @@ BESIDE = {
     "functional": {"util"}, "nn": {"functional", "util"}, "optimizer": {"pure", "ema"},
 }  # fmt: skip
 
-# Modules that nobody imports but those who have installed the extra.
-EXTRAS = {"optimkit.testing.strategies": {"hypothesis"}}
+# What type checkers import: it runs where it is used, and nowhere else.
+FOR_TYPES = {"optimkit.testing.strategies": {"hypothesis"}}
 
 MAX_LINES, MAX_FUNCTION = 450, 60
 
@@ -130,10 +130,8 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def third_party_errors(name: str, tree: ast.AST) -> list[str]:
     """Return imports of anything but the standard library, jax and numpy that run with the module's import."""
-    allowed = {*sys.stdlib_module_names, "jax", "numpy", "optimkit", *EXTRAS.get(name, ())}
-    found = [f"{name}:{line} imports {m}" for m, line in imports(tree, False) if m.split(".")[0] not in allowed]
-    extras = [f"{name}:{line} imports {m}, which needs an extra" for m, line in imports(tree, False) if m in EXTRAS]
-    return found + extras
+    allowed = {*sys.stdlib_module_names, "jax", "numpy", "optimkit", *FOR_TYPES.get(name, ())}
+    return [f"{name}:{line} imports {m}" for m, line in imports(tree, False) if m.split(".")[0] not in allowed]
 
 
 def dotted(node: ast.AST) -> str:
@@ -261,7 +259,7 @@ def test_cycles_are_found_with_their_path():
 
 
 @pytest.mark.parametrize("source", ["import optax", "from scipy import stats", "try:\n    import tqdm\nexcept E: pass",
-                                    "class A:\n    import tqdm", "import optimkit.testing.strategies"])  # fmt: skip
+                                    "class A:\n    import tqdm"])  # fmt: skip
 def test_an_import_of_an_extra_is_found_where_it_runs_at_import(source):
     assert len(third_party_errors("optimkit.nn.linear", ast.parse(source))) == 1
     inside = ast.parse("def f():\n" + "\n".join("    " + line for line in source.splitlines()))
@@ -299,7 +297,8 @@ PUBLIC = ["optimkit", "optimkit.rules", "optimkit.optimizer", "optimkit.optimize
           "optimkit.nn.init", "optimkit.functional", "optimkit.functional.divergence", "optimkit.functional.loss",
           "optimkit.functional.parallel", "optimkit.random", "optimkit.schedule", "optimkit.projections",
           "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient", "optimkit.util",
-          "optimkit.constants", "optimkit.interop", "optimkit.testing"]  # fmt: skip
+          "optimkit.constants", "optimkit.interop", "optimkit.testing", "optimkit.contrib", "optimkit.contrib.rules",
+          "optimkit.contrib.compat"]  # fmt: skip
 
 
 def exported(tree: ast.Module) -> list[str]:

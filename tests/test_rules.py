@@ -10,12 +10,13 @@ import pytest
 from hypothesis import settings
 
 from optimkit import rules, testing
+from optimkit.contrib import rules as contrib_rules
 from optimkit.testing import CHECKS, placement, programs
 from optimkit.testing.hyperparameters import TOLERANCE
 from optimkit.testing.runner import run
 from optimkit.testing.suite import options_of
 
-from .rule_table import RULES
+from .rule_table import CONTRIB, RULES
 
 # Rows named by several words are rules under an option, and compositions: code that other rows run too. In `make test`
 # they follow their oracles (test_rules_oracle.py); `make test-all` holds them to the whole kit.
@@ -31,14 +32,23 @@ MACHINERY = {
 ANSWER = {"SGD", "Momentum", "Adam", "LARS", "Lion", "Adagrad", "SM3", "ClipByGlobalNorm", "Partition", "Accumulated",
           "SkipNonFinite", "WeightNorm", "LAMB"}  # fmt: skip
 # They search or draw in each step, and take ten times as long as others.
-LONG = {"LBFGS", "NoisySGD", "Adafactor"}
+LONG = {"LBFGS", "NoisySGD", "Adafactor", "PSGDKron", "SOAP", "Shampoo", "GaLore", "Muon", "DPSGD", "Mechanic"}
+
+
+# Of the contrib family, whose programs are larger, `make test` asks what a change of the core is likely to break.
+ASKED = {"check_form_is_kept", "check_slots_are_wide", "check_state_has_memory_of_its_own", "check_one_compile",
+         "check_hyperparameters_are_declared", "check_hyperparameters_are_validated", "check_chainable_is_true",
+         "check_finite_on_zero_gradients", "check_missing_gradients_are_refused"}  # fmt: skip
 
 
 def is_slow(name, check):
-    return " " in name or (check in MACHINERY and name not in ANSWER) or (name in LONG and check in PROPERTIES)
+    if " " in name or (name in CONTRIB and check not in ASKED):
+        return True
+    return (check in MACHINERY and name not in ANSWER) or (name in LONG and check in STEPPING)
 
 
 PROPERTIES = {name for name, f in CHECKS.items() if "max_examples" in inspect.signature(f).parameters}
+STEPPING = PROPERTIES | {"check_finite_on_zero_gradients", "check_one_compile", "check_hyperparameters_matter"}
 CASES = [
     pytest.param(name, check, id=f"{name}-{check}", marks=[pytest.mark.slow] if is_slow(name, check) else [])
     for name, case in RULES.items()
@@ -61,7 +71,8 @@ def test_rule_passes(name, check):
 def test_the_table_has_every_rule():
     """A rule that is public and stands in no entry, itself or as a part, would go unchecked."""
     abstract = {rules.Rule, rules.LeafRule, rules.Wrapper, rules.Composed, rules.Chain, rules.Partition}
-    public = {x for x in vars(rules).values() if inspect.isclass(x) and issubclass(x, rules.Rule)} - abstract
+    named = [*vars(rules).values(), *vars(contrib_rules).values()]
+    public = {x for x in named if inspect.isclass(x) and issubclass(x, rules.Rule)} - abstract
     assert {r.__name__ for r in public - {type(case.rule) for case in RULES.values()}} == set()
 
 

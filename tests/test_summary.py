@@ -7,7 +7,7 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from optimkit import TrainRef, TrainVar, VarCollection, optimizer, projections, rules, schedule
+from optimkit import TrainRef, TrainVar, VarCollection, contrib, optimizer, projections, rules, schedule
 from optimkit.optimizer import Group, Optimizer
 
 
@@ -126,3 +126,13 @@ def test_it_is_a_text_that_shows_itself():
     assert repr(summary) == str(summary) == f"{summary}"
     assert isinstance(summary, str)
     assert summary.splitlines()[0] == "SGD: 1 variable, 3 parameters"
+
+
+def test_what_a_rule_does_with_each_variable_is_shown_where_it_routes_by_itself():
+    """Muon takes matrices and leaves embeddings to Adam; a group with another rule has routes of its own, or none."""
+    model = VarCollection({n: TrainVar(jnp.ones((5, 4))) for n in ("embedding", "body.w", "head.w")})
+    groups = [Group("classifier", "head", rule=rules.Momentum())]
+    places = [line.split()[:2] for line in str(contrib.Muon(model, groups=groups).summary()).splitlines()]
+    assert ["embedding", "default/other"] in places
+    assert ["body.w", "default/muon"] in places
+    assert ["head.w", "classifier"] in places

@@ -101,7 +101,7 @@ class Optimizer(Tunable):
             raise StructureError(message(where, "this is not a collection of variables.", "a VarCollection",
                                          type(vc).__name__, f"{type(self).__name__}(model.vars(), ...)"))  # fmt: skip
         found = vc.subset(TrainVar).unique()
-        check_params(where, list(found.keys()), found.tensors())
+        check_params(where, list(found.keys()), found.tensors(), rule)
         self._vc, self._plan = VarCollection(vc), Plan(where, groups, found, rule)
         self._rule = rule
         self.train_vars = VarCollection((name, TrainRef(v)) for name, v in found.items())  # type: ignore[arg-type]
@@ -232,7 +232,7 @@ class Optimizer(Tunable):
         where = f"optimizer.{type(self).__name__}(lr, grads)"
         check_lr(where, lr)
         every = {name: ref.value for name, ref in self.train_vars.items()}
-        grads = bound_grads(where, grads, every, self._plan.frozen)
+        grads = bound_grads(where, grads, every, self._plan.frozen, self._rule)
         params = {name: every[name] for name in grads}
         rule = self._rule_now(where, hyper_params, overrides)
         check_needs(where, rule, inputs)

@@ -18,7 +18,9 @@ from optimkit.pure import check_grad
 from optimkit.rules.base import Rule
 
 
-def bound_grads(where: str, grads: Any, params: dict[str, Any], frozen: frozenset[str]) -> dict[str, jax.Array]:
+def bound_grads(
+    where: str, grads: Any, params: dict[str, Any], frozen: frozenset[str], rule: Rule
+) -> dict[str, jax.Array]:
     """Return gradients by name, or raise where they do not fit the parameters one by one.
 
     Those of frozen parameters are not looked at, and are left out.
@@ -48,7 +50,7 @@ def bound_grads(where: str, grads: Any, params: dict[str, Any], frozen: frozense
         if g is not None and not _is_array(g):
             raise DTypeError(message(where, f"the gradient of {name!r} is not an array.", describe(params[name]),
                                      describe(g)))  # fmt: skip
-        check_grad(where, name, g, params[name])
+        check_grad(where, name, g, params[name], rule)
     return {name: jnp.asarray(g) for name, g in named.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from optimkit.core import TrainRef
 from optimkit.optimizer.groups import REST
+from optimkit.rules import lookup
 from optimkit.rules.base import Rule
 
 MANY = 40  # rows above which like variables share one
@@ -34,6 +35,12 @@ class Row(NamedTuple):
     dtype: str
     size: int
     state: int
+    route: str = ""  # what the rule does with it, where a rule routes by itself
+
+    @property
+    def place(self) -> str:
+        """The group, and within it the route: ``default/muon``."""
+        return f"{self.group}/{self.route}" if self.route else self.group
 
 
 def summarize(opt: Any, width: int) -> Summary:
@@ -44,10 +51,12 @@ def summarize(opt: Any, width: int) -> Summary:
     for name, var in zip(opt._names, opt._state.values(), strict=True):
         if name.param is not None:
             slots[name.param] += var.value.nbytes
+    routes = _routes(opt)
     rows = [
-        Row((name,), opt._plan.group_of[name], f"{list(ref.shape)}", str(ref.dtype), ref.value.nbytes, slots[name])
+        Row((name,), opt._plan.group_of[name], f"{list(ref.shape)}", str(ref.dtype), ref.value.nbytes, slots[name],
+            routes.get(name, ""))
         for name, ref in opt.train_vars.items()
-    ]
+    ]  # fmt: skip
     shared = total - sum(row.state for row in rows)
     parts = [
         f"{type(opt).__name__}: {_count(rows)}, {sum(ref.size for ref in opt.train_vars):,} parameters",
@@ -61,13 +70,24 @@ def summarize(opt: Any, width: int) -> Summary:
     return Summary("\n".join(parts))
 
 
+def _routes(opt: Any) -> dict[str, str]:
+    """Return what becomes of each parameter by its name, in the first rule of its group that routes by itself."""
+    found: dict[str, str] = {}
+    for group in sorted(set(opt._plan.group_of.values())):
+        rule = opt._plan.rule_of("" if group == REST else group, opt._rule)
+        params = {name: ref.value for name, ref in opt.train_vars.items() if opt._plan.group_of[name] == group}
+        routing: Any = next((part for _, part in lookup.walk(rule) if callable(getattr(part, "routes", None))), None)
+        found |= {} if routing is None else routing.routes(params)
+    return found
+
+
 # --- the table of variables -------------------------------------------------------------------------------------------
 
 
 def _variables(rows: list[Row], shared: int, width: int) -> list[str]:
     shown = rows if len(rows) <= MANY else _collapsed(rows)
     lines = [("variable", "group", "shape", "dtype", "bytes", "state bytes")]
-    lines += [(_span(row.names), row.group, row.shape, row.dtype, f"{row.size:,}", f"{row.state:,}") for row in shown]
+    lines += [(_span(row.names), row.place, row.shape, row.dtype, f"{row.size:,}", f"{row.state:,}") for row in shown]
     if shared:
         lines.append(("counters and hyperparameters", "", "", "", "", f"{shared:,}"))
     lines.append(("total", "", "", "", f"{sum(row.size for row in rows):,}",
@@ -81,7 +101,8 @@ def _collapsed(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         like.setdefault((NUMBER.sub("#", row.names[0]), *row[1:]), []).append(row)
     return [
-        Row(tuple(r.names[0] for r in same), *same[0][1:4], sum(r.size for r in same), sum(r.state for r in same))
+        Row(tuple(r.names[0] for r in same), *same[0][1:4], sum(r.size for r in same), sum(r.state for r in same),
+            same[0].route)
         for same in like.values()
     ]
 

@@ -75,6 +75,8 @@ class Rule:
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()  # inputs beyond gradients and parameters, by their names in Step
+    complex_params: ClassVar[bool] = False  # takes complex parameters, too
+    per_example: ClassVar[bool] = False  # gradients have an axis of examples before those of their parameters
     chainable: ClassVar[bool] = True  # displacement linear in lr, next state independent of lr
 
     if TYPE_CHECKING:  # type checkers do not see the constructor that dataclass makes
@@ -336,7 +338,7 @@ def displace(params: Tree, delta: Tree) -> Tree:
         if jnp.shape(d) != p.shape:
             raise StructureError(message("displace", "a displacement does not fit its parameter.", describe(p),
                                          f"{list(jnp.shape(d))}"))  # fmt: skip
-        dtype = numerics.compute_dtype(p.dtype)
+        dtype = p.dtype if jnp.iscomplexobj(p) else numerics.compute_dtype(p.dtype)
         return numerics.cast(numerics.cast(p, dtype) + numerics.cast(d, dtype), p.dtype)
 
     return jax.tree.map(add, params, delta)

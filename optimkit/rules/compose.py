@@ -62,6 +62,11 @@ class Chain(Rule):
         return Chain(*rules)
 
     @property
+    def per_example(self) -> bool:  # type: ignore[override]
+        """Whether the first rule takes gradients of single examples."""
+        return self.rules[0].per_example
+
+    @property
     def chainable(self) -> bool:  # type: ignore[override]
         """Whether the last rule is."""
         return self.rules[-1].chainable

@@ -82,7 +82,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "optimkit.numerics:count_up": ("Adam", "ZeroNaNs"),
     "optimkit.numerics:cast": ("Adam", "ClipByGlobalNorm"),
     "optimkit.numerics:compute_dtype": ("Adam", "SGD"),
-    "optimkit.numerics:norm": ("TrustRatio", "ClipByGlobalNorm", "NovoGrad"),
+    "optimkit.numerics:norm": ("PolyakSGD", "TrustRatio", "ClipByGlobalNorm", "NovoGrad"),
     "optimkit.numerics:one_minus_pow": ("Adam", "RAdam"),
     "optimkit.numerics:safe_divide": ("Adam", "AdaGrad"),
     "optimkit.rules.base:LeafRule": ("Adam", "SGD", "ZeroNaNs"),

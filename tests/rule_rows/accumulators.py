@@ -97,6 +97,11 @@ ROWS: dict[str, dict[str, Any]] = {
             {"max_step": ("log", 1e-2, 1e2), "scaling": ("even", 0.1, 2.0), "f_min": ("even", -1.0, 0.5), "eps": EPS},
         ),
     ),
+    "PolyakSGD above f_min": row(
+        rules.PolyakSGD(f_min=0.5, variant="sps+"),
+        optimistic.oracle_polyak_sgd,
+        {"max_step": ("log", 1e-2, 1e2), "scaling": ("even", 0.1, 2.0), "f_min": ("even", -1.0, 0.5), "eps": EPS},
+    ),
     "LAMB rule": row(rules.LAMB(), layerwise.oracle_lamb, {**ADAM, "weight_decay": RATE}),
     "Fromage": row(rules.Fromage(), layerwise.oracle_fromage, {}),
 }

@@ -1,0 +1,96 @@
+"""MARS: variance reduction before a preconditioned rule."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from optimkit import numerics
+from optimkit.hyper import hyper
+from optimkit.rules.adam import Adam
+from optimkit.rules.base import Rule, Step, Tree
+from optimkit.rules.compose import Chain, Composed
+from optimkit.rules.stages import WeightDecay
+
+
+class VarianceReduced(Rule):
+    """The corrected gradient of :class:`MARS`: a stage.
+
+    State: ``previous``, the last gradient or, where it is exact, the last parameters, shaped as the parameter, float32;
+    ``t``, int32.
+    """
+
+    beta1: float = hyper(0.95, "[0, 1)", "decay of the mean that the correction is for")
+    gamma: float = hyper(0.025, "[0, inf)", "strength of the correction")
+    max_norm: float = hyper(1.0, "(0, inf]", "longest corrected gradient of a parameter; inf for any")
+    exact: bool = hyper(False, bool, "whether the old gradient is that of this batch")
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Gradients elsewhere, where the correction is exact."""
+        return ("grad_fn",) if self.exact else ()
+
+    def init(self, params: Tree) -> Tree:
+        """Return zeros, in place of what was before the first step."""
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, numerics.compute_dtype(p.dtype)), params)
+        return {"t": jnp.zeros((), jnp.int32), "previous": zeros}
+
+    def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
+        """Return ``-lr`` times the corrected gradients."""
+        old, kept, first = state["previous"], step.grads, state["t"] == 0
+        if self.exact:
+            kept = step.params
+            before = jax.tree.map(lambda x, p: jnp.where(first, p, x.astype(p.dtype)), old, step.params)
+            old = step.grad_fn(before)  # type: ignore[misc]
+        deltas = jax.tree.map(lambda g, x, own: -step.lr * self._corrected(numerics.cast(g, own.dtype),
+                              numerics.cast(x, own.dtype)), step.grads, old, state["previous"])  # fmt: skip
+        previous = jax.tree.map(lambda x, own: jnp.array(x, own.dtype, copy=True), kept, state["previous"])
+        return deltas, {"t": numerics.count_up(state["t"]), "previous": previous}
+
+    def _corrected(self, g: jax.Array, old: jax.Array) -> jax.Array:
+        c = g + self.gamma * self.beta1 / (1 - self.beta1) * (g - old)
+        length = numerics.norm(c)
+        return jnp.where(length > self.max_norm, self.max_norm * numerics.safe_divide(c, length), c)
+
+
+class MARS(Composed, VarianceReduced, Adam):
+    """AdamW on gradients from which the change since the last step is amplified: the mean of these varies less.
+
+    ::
+
+        c = g + γ β₁ / (1 − β₁) · (g − g')        g' the last gradient;  exact: this batch's at the last parameters
+        c ← c · min(1, max_norm / ‖c‖)            each parameter by itself
+        p ← p − lr · (adam direction for c + weight_decay · p)
+
+    For the pre-training of language models, at some five times AdamW's learning rate. It is
+    ``Chain(VarianceReduced(...), Adam(...), WeightDecay(...))``. ``exact`` is the paper's algorithm, and costs a second
+    gradient at each step: call ``minimize``. The authors leave vectors and scalars to AdamW:
+    ``groups=[Group("vectors", lambda name, x: x.ndim < 2, rule=AdamW(0.9, 0.95))]``. Memory: three float32 per
+    parameter.
+
+    State: those of its parts: ``previous``, the last gradient, from 0, or the last parameters; ``mu``, ``nu``; shaped
+    as the parameter, float32; ``t``, int32.
+
+    Deviations: as in the authors' code, g' is 0 at the first step, which is amplified. The paper's, and ``exact``'s, is
+    the first gradient. ``max_norm`` is 1 there. ``eps_root`` is not in the paper.
+
+    Reference: Yuan et al. 2024, MARS: Unleashing the Power of Variance Reduction for Training Large Models, Algorithm
+    2. arXiv:2411.10438.
+
+    Example:
+        >>> from optimkit import contrib, pure
+        >>> rule = contrib.rules.MARS(beta1=0.5, beta2=0.0, gamma=1.0, eps=0.0, weight_decay=0.0)
+        >>> init, apply = pure(rule, lr=0.1)
+        >>> params = {"w": jnp.zeros(1)}
+        >>> apply({"w": jnp.full(1, 0.25)}, init(params), params)[1]["w"]
+        Array([-0.1], dtype=float32)
+    """
+
+    reference = "Yuan et al. 2024, Algorithm 2. arXiv:2411.10438"
+    beta1: float = hyper(0.95, "[0, 1)", "decay of the mean of corrected gradients")
+    beta2: float = hyper(0.99, "[0, 1)", "decay of the mean of their squares")
+    weight_decay: float = hyper(0.01, "[0, inf)", "rate of decay, times the learning rate")
+
+    def compose(self) -> Rule:
+        """Return ``Chain(VarianceReduced(...), Adam(...), WeightDecay(...))``."""
+        return Chain(self.part(VarianceReduced), self.part(Adam), WeightDecay(self.weight_decay))
