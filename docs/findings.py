@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -82,8 +83,7 @@ INTRODUCTION = """\
 What [the conformance kit](../how-to/prove-an-optimizer.md) reports of optax {optax}, with jax {jax}. No line below is
 written by hand: `make findings` runs every check that applies to an object with `init` and `update`, and writes it.
 Arguments are those that the column names; their domains are the papers'. optax says of itself that it does not check
-shapes or hyperparameters, for the sake of speed and freedom; a finding is a fact about what users meet, no reproach.
-"""
+shapes or hyperparameters, for the sake of speed and freedom; a finding is a fact about what users meet, no reproach."""
 
 
 def named(name: str) -> Callable[..., Any]:
@@ -155,9 +155,12 @@ def page(made: str) -> str:
     failing = dict.fromkeys(check for entry in subjects.values() for check in entry["failed"])
     order = [*(check for check in MEANING if check in failing), *(check for check in failing if check not in MEANING)]
     for check in order:
-        rows = [(f"`{name}`", _finding(entry["failed"][check])) for name, entry in subjects.items()
-                if check in entry["failed"]]  # fmt: skip
-        parts += [f"## {check}", MEANING.get(check, ""), table(("optimizer", "finding"), rows, 0)]
+        same: dict[str, list[str]] = {}
+        for name, entry in subjects.items():
+            if check in entry["failed"]:
+                same.setdefault(_finding(entry["failed"][check]), []).append(f"`{name}`")
+        rows = [(text, ", ".join(names)) for text, names in same.items()]
+        parts += [f"## {check}", MEANING.get(check, ""), table(("finding", "optimizers"), rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -166,4 +169,5 @@ def _finding(message: str) -> str:
     text = lines[0].split("): ", 1)[-1]
     got = next((line.split("got", 1)[1].strip() for line in lines if line.startswith("  got ")), "")
     text += f" Got {got[:160]}." if got and got not in ("None", "none", "no error") else ""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace(f"{ROOT}/", "")
+    text = re.sub(r"(?<=at )\S*site-packages/", "", text).replace(f"{ROOT}/", "")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -12,6 +12,8 @@ from optimkit.contrib import rules
 from optimkit.rules.base import Step, displace
 from optimkit.testing.runner import inputs
 
+pytestmark = pytest.mark.slow  # the programs of matrices take seconds to compile, for each kind of mesh
+
 RULES = {
     "Muon": rules.Muon(),
     "Muon of stacks": rules.Muon(stacked="conv"),

@@ -175,6 +175,7 @@ def test_psgd_kron_whitens():
     assert sizes.max() / sizes.min() < 3
 
 
+@pytest.mark.slow
 def test_psgd_kron_leaves_its_factors_alone_at_zero_gradients():
     rule = rules.PSGDKron()
     g = np.random.default_rng(0).normal(size=(2, 3))
