@@ -23,6 +23,10 @@ settings.register_profile("full", parent=settings.get_profile("fast"), max_examp
 settings.load_profile(os.environ.get("OPTIMKIT_TEST_EXAMPLES", "fast"))
 
 
+# Scripts that wrote the traces of other people's code; what they need is installed for them alone.
+collect_ignore_glob = ["golden/traces/*.py"]
+
+
 def pytest_report_header() -> str:
     """Tell which end of the supported range of versions this run tests."""
     return ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpy"))

@@ -112,7 +112,7 @@ def test_an_optimizer_of_any_make_takes_the_same_steps(make):
             np.testing.assert_allclose(one[name], x, rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [3, "Adam", object(), (1, 2), (len,), dict], ids=str)
+@pytest.mark.parametrize("wrong", [3, "Adam", object(), (1, 2), (len,), dict], ids=lambda x: type(x).__name__)
 def test_what_is_no_optimizer_is_refused_with_what_is_one(wrong):
     with pytest.raises(CompositionError, match="an object with init and update"):
         subject(wrong)

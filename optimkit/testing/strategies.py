@@ -1,4 +1,4 @@
-"""Hypothesis strategies for hyperparameters, parameter trees and gradients.
+"""Hypothesis strategies for hyperparameters, parameter trees, gradients and schedules.
 
 Hypothesis is imported when a strategy is made: ``optimkit.testing`` works without it.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from optimkit import schedule
 from optimkit.errors import HyperparameterError
 from optimkit.hyper import contains, hyperparameters, parse_interval
 from optimkit.rules import Momentum, lookup
@@ -126,11 +127,19 @@ SPECIAL = {
     "alternating": [1.0, -1.0, 1.0, -1.0],
     "rising and falling": [1e-8, 1e-3, 10.0, 1e-3],
 }
+NOT_FINITE = {"NaN": [1.0, math.nan, 1.0, 1.0], "infinite": [1.0, math.inf, 1.0, 1.0], "NaN at first": [math.nan, 1.0]}
 
 
-def gradient_streams(params: Tree) -> SearchStrategy[list[Tree]]:
-    """Return a strategy of four steps of gradients: zero, tiny, huge, alternating, rising and falling, or sparse."""
+def gradient_streams(params: Tree, *, finite: bool = True) -> SearchStrategy[list[Tree]]:
+    """Return a strategy of steps of gradients: zero, tiny, huge, alternating, rising and falling, or sparse.
+
+    Args:
+        params: parameters that the gradients are for.
+        finite: whether to leave out those with a step of NaN or infinities.
+    """
     from hypothesis import strategies as st
+
+    factors = SPECIAL if finite else SPECIAL | NOT_FINITE
 
     def stream(kind: str, seed: int) -> list[Tree]:
         if kind == "sparse":
@@ -138,7 +147,34 @@ def gradient_streams(params: Tree) -> SearchStrategy[list[Tree]]:
         first = streams.gradients(params, 1, seed=seed)[0] if kind == "alternating" else None
         return [
             streams.scaled(first or streams.gradients(params, 1, seed=seed + t)[0], factor)
-            for t, factor in enumerate(SPECIAL[kind])
+            for t, factor in enumerate(factors[kind])
         ]
 
-    return st.builds(stream, st.sampled_from([*SPECIAL, "sparse"]), st.integers(0, 99))
+    return st.builds(stream, st.sampled_from([*factors, "sparse"]), st.integers(0, 99))
+
+
+def schedules(largest: float = 0.1, steps: int = 50) -> SearchStrategy[Callable[[Any], Any]]:
+    """Return a strategy of learning rates that follow the step: constant, falling, in stages, or with a warmup.
+
+    Args:
+        largest: no learning rate is above it.
+        steps: after how many steps schedules that end do so.
+    """
+    from hypothesis import strategies as st
+
+    rates, warmups = st.floats(1e-6, largest), st.integers(1, steps // 3)
+    shapes = st.sampled_from(["linear", "cosine"])
+    falling = (
+        st.builds(schedule.Linear, rates, rates, st.just(steps))
+        | st.builds(schedule.Cosine, rates, st.just(steps))
+        | st.builds(schedule.Exponential, rates, st.floats(0.1, 0.99), st.integers(1, steps), st.booleans())
+    )
+    stages = st.builds(schedule.Piecewise, st.tuples(rates, rates, rates), st.just((steps // 3, 2 * steps // 3)))
+    warm = (
+        st.builds(schedule.Warmup, falling, warmups)
+        | st.builds(schedule.WarmupCosine, rates, warmups, st.just(steps))
+        | st.builds(schedule.WarmupStableDecay, rates, warmups, st.just(steps), warmups, shapes)
+        | st.builds(schedule.OneCycle, rates, st.just(steps), st.floats(0.1, 0.5))
+        | st.builds(schedule.InverseSqrt, rates, warmups)
+    )
+    return st.builds(schedule.Constant, rates) | falling | stages | warm
