@@ -30,7 +30,7 @@ for folder in (ROOT, ROOT / "docs"):
 import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
-from optimkit import optimizer, rules, schedule  # noqa: E402
+from optimkit import contrib, optimizer, rules, schedule  # noqa: E402
 from optimkit.contrib import rules as contrib_rules  # noqa: E402
 from optimkit.hyper import hyperparameters  # noqa: E402
 
@@ -60,6 +60,7 @@ FAMILIES = {
     "Contrib: sharpness and averages": ("sam", "schedule_free"),
     "Contrib: privacy, plateaus, complex numbers": ("private", "plateau", "complex_parts"),
 }
+CONTRIB = {name for name, x in vars(contrib_rules).items() if inspect.isclass(x) and issubclass(x, rules.Rule)}
 BASES = ("Rule", "LeafRule", "Wrapper", "Composed")  # for those who write rules; see docs/how-to/write-a-rule.md
 
 # --- rules ------------------------------------------------------------------------------------------------------------
@@ -128,13 +129,15 @@ def call(name: str, cls: type[rules.Rule]) -> str:
     needs = getattr(at_defaults(cls), "needs", ())
     inputs = "".join(f", {need}={need}" for need in needs)
     own = arguments(inspect.signature(cls))
-    if getattr(getattr(optimizer, name, None), "rule_type", None) is cls:
-        made = wrapped(f"opt = optimizer.{name}(", ["model.vars()", *own])
+    home, values = ("contrib", "contrib.rules") if name in CONTRIB else ("optimizer", "rules")
+    named = getattr(contrib if name in CONTRIB else optimizer, name, None)
+    if getattr(named, "rule_type", None) is cls:
+        made = wrapped(f"opt = {home}.{name}(", ["model.vars()", *own])
     else:
-        made = f"opt = optimizer.Optimizer(model.vars(), {wrapped(f'rules.{name}(', own, width=60)})"
+        made = f"opt = optimizer.Optimizer(model.vars(), {wrapped(f'{values}.{name}(', own, width=60)})"
     lines = [made, f"opt(lr, grads{inputs})"]
     lines += ["opt.minimize(loss_fn, *batch)  # computes them all"] if needs else []
-    lines += ["", f"init, apply = pure(rules.{name}(...), lr)"]
+    lines += ["", f"init, apply = pure({values}.{name}(...), lr)"]
     lines.append(f"state, params = apply(grads, state, params{inputs})")
     shell = ", ".join(f"`{name}`" for name in shell_keywords())
     return "```python no-run\n" + "\n".join(lines) + f"\n```\n\nEvery optimizer also takes {shell}."
@@ -177,7 +180,7 @@ def hyperparameter_table(cls: Any) -> str:
     """Return the table of a class's hyperparameters, those by keyword last."""
     rows = []
     for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):
-        default = "required" if f.default is dataclasses.MISSING else f"`{code(f.default)}`"
+        default = "required" if f.default is dataclasses.MISSING else f"`{cell(code(f.default))}`"
         domain, doc = f.metadata.get("domain"), f.metadata.get("doc", "")
         known = (
             shown_domain(domain) if domain is not None else "a rule" if f.name == "inner" else f"`{cell(str(f.type))}`"
@@ -216,7 +219,7 @@ def rule_page(name: str, cls: type[rules.Rule], links: dict[str, str]) -> str:
             text = listed(text, links) if section.startswith("Raises") else markdown(first(text), links)
             parts += [f"## {inline(section, links)}", text]
     if "Example" in doc.sections:
-        parts += ["## Example", example(doc.sections["Example"], {})]
+        parts += ["## Example", example(doc.sections["Example"], dict.fromkeys(CONTRIB, "optimkit.contrib.rules"))]
     parts.append(f"[All rules](README.md) · [source](../../../{path})")
     return "\n\n".join(parts) + "\n"
 

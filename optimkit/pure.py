@@ -127,8 +127,9 @@ def check_params(where: str, names: list[str], params: list[Any], rule: Rule | N
         dtype = jnp.result_type(p)
         allowed = jnp.inexact if rule is not None and rule.complex_params else jnp.floating
         if not jnp.issubdtype(dtype, allowed):
-            fix = ("Put contrib.SplitComplex around the rule." if jnp.issubdtype(dtype, jnp.complexfloating)
-                   else "Use a StateVar for what is not trained, or make it float32.")  # fmt: skip
+            parts = "Put contrib.SplitComplex around the rule, or hold real and imaginary parts apart."
+            untrained = "Use a StateVar for what is not trained, or make it float32."
+            fix = parts if jnp.issubdtype(dtype, jnp.complexfloating) else untrained
             raise DTypeError(message(where, f"the parameter {name!r} is not of floating point.", "a float dtype",
                                      describe(p), fix))  # fmt: skip
 

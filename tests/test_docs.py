@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from optimkit import optimizer, rules, schedule
+from optimkit import contrib, optimizer, rules, schedule
 from optimkit.rules import Step
 from optimkit.testing import streams
 
@@ -129,9 +129,9 @@ def test_calls_name_every_hyperparameter_with_its_default(pages):
 def test_a_rule_that_has_a_stateful_class_is_called_by_it(pages):
     for name in generate.public_rules():
         page = pages[f"{generate.RULES}/{name}.md"]
-        assert [f"opt = optimizer.{name}(" in page, "opt = optimizer.Optimizer(" in page] in (
-            [hasattr(optimizer, name), not hasattr(optimizer, name)],
-        )
+        home, module = ("contrib", contrib) if name in generate.CONTRIB else ("optimizer", optimizer)
+        named = hasattr(module, name)
+        assert [f"opt = {home}.{name}(" in page, "opt = optimizer.Optimizer(" in page] == [named, not named], name
 
 
 def test_markdown_of_a_docstring():

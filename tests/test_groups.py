@@ -316,7 +316,9 @@ def test_groups_rename_no_state(rule):
     assert own(Optimizer(variables(), rule, groups=groups[1:])) == plain
 
 
-TABLE = {name: case.rule for name, case in RULES.items() if not isinstance(case.rule, rules.LBFGS)}
+# Rules that measure one learning rate for all parameters, or follow one in their state, refuse another one for some.
+ONE_RATE = ("DAdaptAdamW", "Prodigy", "DoG", "LDoG", "DoWG", "MoMo", "MoMoAdam", "ScheduleFreeRAdam", "LBFGS")
+TABLE = {name: case.rule for name, case in RULES.items() if type(case.rule).__name__ not in ONE_RATE}
 TABLE_START = {"weight": np.linspace(-1, 1, 6).reshape(3, 2), "bias": np.ones(2), "scale": np.linspace(0.5, 1, 3)}
 
 
@@ -348,6 +350,12 @@ def test_lr_scale_is_another_learning_rate_for_every_rule(name):
     for name in plain:
         np.testing.assert_allclose(same[name], plain[name], rtol=0, atol=16 * 2.0**-23)
         np.testing.assert_allclose(scaled[name], half[name], rtol=0, atol=16 * 2.0**-23)
+
+
+@pytest.mark.parametrize("name", [n for n, case in RULES.items() if type(case.rule).__name__ in ONE_RATE])
+def test_a_rule_of_one_learning_rate_refuses_another_for_some(name):
+    with pytest.raises(CompositionError, match="groups cannot differ in it"):
+        Optimizer(variables(), RULES[name].rule, groups=[Group("half", "body", lr_scale=0.5)])
 
 
 def test_a_rule_that_moves_all_parameters_at_once_has_one_learning_rate_and_can_be_frozen_in_part():

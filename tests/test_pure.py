@@ -226,7 +226,7 @@ def test_gradients_that_do_not_fit_are_refused_with_the_name(changes, error, say
 @pytest.mark.parametrize("params, error, says", [
     ({}, StructureError, "nothing to optimize"),
     ({"n": jnp.ones(2, jnp.int32)}, DTypeError, r"the parameter 'n' is not of floating point(.|\n)*StateVar"),
-    ({"z": jnp.ones(2, jnp.complex64)}, DTypeError, "real and imaginary parts"),
+    ({"z": jnp.ones(2, jnp.complex64)}, DTypeError, "real and imaginary"),
     ({"b": jnp.ones(2, bool)}, DTypeError, "the parameter 'b'"),
 ])  # fmt: skip
 def test_parameters_that_cannot_be_optimized_are_refused(params, error, says):

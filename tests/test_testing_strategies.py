@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def test_schedules_stay_between_zero_and_the_largest(follow, step):
     assert 0.0 <= float(follow(step)) <= 0.1 * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_schedules_of_each_kind_are_drawn():
     drawn = (schedule.Constant, schedule.Linear, schedule.Cosine, schedule.Exponential, schedule.Piecewise,
              schedule.Warmup, schedule.WarmupCosine, schedule.WarmupStableDecay, schedule.OneCycle,

@@ -110,6 +110,7 @@ def check_optimizer(
     hyperparameters: Mapping[str, tuple[Any, Any]] | None = None,
     expected_failures: Mapping[str, str] | None = None,
     max_examples: int = properties.EXAMPLES,
+    checks: Iterable[str] | None = None,
     report: Callable[[Result], None] | None = None,
 ) -> Report:
     """Run every check on an optimizer, and raise if one fails.
@@ -126,6 +127,7 @@ def check_optimizer(
             ``{"b1": (0.9, "[0, 1)")}``. The checks of hyperparameters then run on it.
         expected_failures: names of checks that it does not pass, each with the reason. Such a check must fail.
         max_examples: how many examples each check of a property draws.
+        checks: the names of those to run; all where None.
         report: a function that gets each :class:`Result` as soon as it is there, to show progress. With it nothing is
             raised: call ``raise_for_failures()`` of what is returned.
 
@@ -138,14 +140,15 @@ def check_optimizer(
 
     Example:
         >>> from optimkit import rules
-        >>> check_optimizer(rules.SGD(), max_examples=5).counts()["failed"]
-        0
+        >>> report = check_optimizer(rules.SGD(), checks=["check_odd_shapes", "check_chainable_is_true"])
+        >>> report.counts()["passed"]
+        2
     """
-    checks = selected(None, expected_failures)
+    names = selected(checks, expected_failures)
     rule = subject(obj, hyperparameters)
     options = {"params": params, "oracle": oracle, "tolerance": tolerance, "max_examples": max_examples}
     results = Report(repr(rule))
-    for result in run_checks(rule, checks, expected_failures, **options):
+    for result in run_checks(rule, names, expected_failures, **options):
         results.append(result)
         if report is not None:
             report(result)
