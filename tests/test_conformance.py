@@ -227,7 +227,7 @@ def test_the_oracle_is_run_where_there_is_one():
 # --- parametrize_with_checks ------------------------------------------------------------------------------------------
 
 
-@parametrize_with_checks([rules.SGD(), HeavyBall], max_examples=2)
+@parametrize_with_checks([HeavyBall], max_examples=2)
 def test_a_test_for_each_check(optimizer, check):
     check(optimizer)
 

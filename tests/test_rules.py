@@ -31,8 +31,8 @@ BY_THEIR_OWN_LINES = {f.__name__ for module in (form, finite, hyperparameters) f
     "check_deterministic", "check_jit_equals_eager", "check_one_compile", "check_state_has_memory_of_its_own",
     "check_names_and_order_do_not_matter", "check_chainable_is_true", "check_rule_is_a_value",
     "check_missing_gradients_are_refused", "check_keys_matter", "check_inputs_may_be_numbers", "check_eval_params",
-    "check_extra_inputs_are_forwarded"}  # fmt: skip
-IN_CONTRIB = {"check_form_is_kept", "check_slots_are_wide", "check_state_has_memory_of_its_own", "check_one_compile",
+    "check_extra_inputs_are_forwarded"} - {"check_finite_at_other_hyperparameters"}  # fmt: skip
+IN_CONTRIB = {"check_form_is_kept", "check_slots_are_wide", "check_state_has_memory_of_its_own",
               "check_hyperparameters_are_declared", "check_hyperparameters_are_validated", "check_chainable_is_true",
               "check_missing_gradients_are_refused"}  # fmt: skip
 # They search or draw in each step, or take roots of matrices, and are ten times as slow as others.

@@ -108,7 +108,8 @@ def test_rule_follows_its_oracle_for_drawn_hyperparameters(name, data, scale, se
     compare(case, hyper, case.make(**{k: jnp.float32(x) for k, x in hyper.items()}), scale, seed)
 
 
-@pytest.mark.parametrize("name", [case for case in DRAWN if RULES[case.values[0]].draw])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in WITH_ORACLE if RULES[name].draw])
 @given(data=st.data(), scale=st.floats(-6, 1).map(lambda x: 10.0**x), seed=st.integers(0, 999))
 @settings(max_examples=max(2, settings().max_examples // 20))
 def test_rule_follows_its_oracle_for_drawn_constants(name, data, scale, seed):

@@ -82,6 +82,7 @@ def test_a_planted_bug_is_rejected_with_a_message_that_says_where(check, rule, s
     assert str(caught.value).startswith(f"{check.__name__}({rule()!r})")
 
 
+@pytest.mark.slow
 @CASES
 def test_the_rule_without_the_bug_passes(check, rule, says):
     check(rule(broken=False))

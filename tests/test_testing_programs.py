@@ -160,6 +160,7 @@ def test_a_planted_bug_is_rejected_with_a_message_that_says_where(name, rule, sa
     assert str(caught.value).startswith(f"{name}({rule()!r})")
 
 
+@pytest.mark.slow
 @CASES
 def test_the_rule_without_the_bug_passes(name, rule, says):
     getattr(programs, name)(rule(broken=False))
