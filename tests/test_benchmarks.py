@@ -41,6 +41,7 @@ def labels(result: dict) -> set[str]:
     return {label for modes in result["calls"].values() for rows in modes.values() for label in rows}
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_without_its_peers_and_says_which_rows_are_left_out(tmp_path):
     result, page, process = bench(tmp_path, hide=["optax", "flax"])
     assert labels(result) == {"hand-written jax.jit", "the same, again", "optimkit.Jit, optimizer.Adam"}

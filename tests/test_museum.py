@@ -32,6 +32,7 @@ def test_the_check_rejects_the_defect_and_says_what_matters(exhibit):
     assert str(caught.value).startswith(f"{exhibit.rejected_by}({rule!r})")
 
 
+@pytest.mark.slow
 @named(EXHIBITS)
 def test_the_check_accepts_the_rule_without_the_defect(exhibit):
     CHECKS[exhibit.rejected_by](exhibit.repaired(), **exhibit.options)

@@ -28,7 +28,7 @@ from .rule_table import CONTRIB, RULES
 ANSWER_ALL = {"Adam", "Momentum", "Lion", "SM3", "ClipByGlobalNorm", "Partition", "SkipNonFinite", "WeightNorm"}
 BY_THEIR_OWN_LINES = {f.__name__ for module in (form, finite, hyperparameters) for f in CHECKS.values()
                       if f.__module__ == module.__name__} | {
-    "check_deterministic", "check_jit_equals_eager", "check_one_compile", "check_state_has_memory_of_its_own",
+    "check_deterministic", "check_jit_equals_eager", "check_state_has_memory_of_its_own",
     "check_names_and_order_do_not_matter", "check_chainable_is_true", "check_rule_is_a_value",
     "check_missing_gradients_are_refused", "check_keys_matter", "check_inputs_may_be_numbers", "check_eval_params",
     "check_extra_inputs_are_forwarded"} - {"check_finite_at_other_hyperparameters"}  # fmt: skip

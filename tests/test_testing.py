@@ -422,8 +422,9 @@ class LookingAhead(LeafRule):
     def update(self, step: Step, state: Any) -> Any:
         ahead = jax.tree.map(lambda p, g: p - step.lr * g.astype(p.dtype), step.params, step.grads)
         grads = step.grad_fn(ahead)
-        noise = self.noise * jax.random.normal(step.key) * step.value
-        return jax.tree.map(lambda g: (-step.lr * (g + noise)).astype(jnp.float32), grads), state
+        noise = self.noise * jax.random.normal(step.key, dtype=jnp.float32) * step.value
+        wide = jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads)
+        return jax.tree.map(lambda g: (-step.lr * (g + noise)).astype(g.dtype), wide), state
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from optimkit.rules.base import Step
 from optimkit.testing import streams
 from optimkit.testing.compare import require_close
 
+pytestmark = pytest.mark.slow  # each compares trajectories with optax, and compiles both
+
 PARAMS = streams.parameters()
 STEPS = 30
 
