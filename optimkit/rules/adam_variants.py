@@ -274,13 +274,23 @@ class RAdam(Adam):
         mu = ema(self.beta1, slot["mu"], g)
         nu = ema(self.beta2, slot["nu"], g**2)
         mu_hat = debiased(mu, self.beta1, t)
-        length = sma_length(self.beta2, t)
-        normal = length > self.threshold
-        # Where steps are not normalised the root has no value: 6 stands for both lengths, and r is 1.
-        rho, rho_inf = jnp.where(normal, length, 6.0), jnp.where(normal, 2 / (1 - self.beta2) - 1, 6.0)
-        r = jnp.sqrt((rho - 4) / (rho_inf - 4) * ((rho - 2) / (rho_inf - 2)) * (rho_inf / rho))
+        normal, r = rectification(self.beta2, t, self.threshold)
         direction = jnp.where(normal, r * self.quotient(mu_hat, debiased(nu, self.beta2, t)), mu_hat)
         return -lr * direction, {"mu": mu, "nu": nu}
+
+
+def rectification(beta2: Any, t: Any, threshold: Any) -> tuple[jax.Array, jax.Array]:
+    """Return whether RAdam's average is longer than the threshold at step t, from 1, and its r, which is 1 where not.
+
+    Example:
+        >>> [f"{r:.4f}" for r in (rectification(0.999, t, 4.0)[1] for t in (4.0, 5.0, 1e3, 1e6))]
+        ['1.0000', '0.0173', '0.6453', '1.0000']
+    """
+    length = sma_length(beta2, t)
+    normal = length > threshold
+    # Where steps are not normalised the root has no value: 6 stands for both lengths, and r is 1.
+    rho, rho_inf = jnp.where(normal, length, 6.0), jnp.where(normal, 2 / (1 - beta2) - 1, 6.0)
+    return normal, jnp.sqrt((rho - 4) / (rho_inf - 4) * ((rho - 2) / (rho_inf - 2)) * (rho_inf / rho))
 
 
 def sma_length(beta: Any, t: Any) -> jax.Array:

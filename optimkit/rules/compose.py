@@ -313,3 +313,21 @@ def shown_match(match: Any) -> str:
     """Return a match as messages show it."""
     pattern = match.pattern if isinstance(match, re.Pattern) else match
     return repr(pattern) if isinstance(pattern, str) else getattr(pattern, "__name__", repr(pattern))
+
+
+def compiled(where: str, match: Any, fix: str = 'Give a pattern of names, such as "embed|head".') -> Match:
+    """Return a match, a string as a regular expression, or raise where it is none.
+
+    Raises:
+        CompositionError: it is neither a regular expression nor a function.
+    """
+    try:
+        match = re.compile(match) if isinstance(match, str) else match
+    except re.error as error:
+        raise CompositionError(message(where, f"{match!r} is not a regular expression.",
+                                       "one that re.compile takes", error)) from error  # fmt: skip
+    if not isinstance(match, re.Pattern) and (not callable(match) or isinstance(match, type)):
+        raise CompositionError(message(where, "this does not say what matches.",
+                                       "a regular expression, or a function of name and array", repr(match),
+                                       fix))  # fmt: skip
+    return match

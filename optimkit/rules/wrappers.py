@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.errors import CompositionError, StructureError, message
+from optimkit.errors import StructureError, message
 from optimkit.hyper import hyper
 from optimkit.rules.base import Step, Tree, Wrapper, check_rule_type
-from optimkit.rules.compose import Match, Partition, shown_match
+from optimkit.rules.compose import Match, Partition, compiled, shown_match
 from optimkit.rules.sgd import SGD
 from optimkit.tree import names_and_leaves
 
@@ -135,16 +135,7 @@ class Masked(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            match = re.compile(self.match) if isinstance(self.match, str) else self.match
-        except re.error as error:
-            raise CompositionError(message(
-                "Masked", f"{self.match!r} is not a regular expression.", "one that re.compile takes", error
-            )) from error  # fmt: skip
-        if not isinstance(match, re.Pattern) and (not callable(match) or isinstance(match, type)):
-            raise CompositionError(message("Masked", "this does not say what matches.",
-                                           "a regular expression, or a function of name and array", repr(match),
-                                           'Masked(WeightDecay(0.01), r"kernel$")'))  # fmt: skip
+        match = compiled("Masked", self.match, 'Masked(WeightDecay(0.01), r"kernel$")')
         object.__setattr__(self, "match", match)
 
     def _partition(self, params: Tree) -> Partition:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from optimkit.core import Jit
+from optimkit.core import Jit, VarCollection
 from optimkit.errors import ConformanceError, message
 from optimkit.rules.base import Rule, Tree
 from optimkit.testing import runner, streams
@@ -25,6 +25,15 @@ def _imperative(rule: Rule) -> str:
     return "" if isinstance(rule, Imperative) else "it is not a class that takes its steps itself"
 
 
+def _listed(grads: Tree) -> list[jnp.ndarray]:
+    """Return gradients as such classes take them: float32 arrays, in the order of their names."""
+    return [jnp.asarray(g, jnp.float32) for g in flat(grads).values()]
+
+
+def _values(variables: VarCollection) -> Flat:
+    return {name: np.asarray(v.value) for name, v in variables.items()}
+
+
 @check(only=_imperative)
 def check_memory_is_in_variables(rule: Imperative, *, params: Tree = None) -> None:
     """Steps of one object equal those of new objects that are given its variables: there is no other memory."""
@@ -35,8 +44,8 @@ def check_memory_is_in_variables(rule: Imperative, *, params: Tree = None) -> No
     model, opt, _ = rule.made(params)
     got: list[Flat] = []
     for g in grads:
-        opt(jnp.float32(LR), [jnp.asarray(x, jnp.float32) for x in flat(g).values()])
-        got.append({name: np.asarray(v.value) for name, v in model.items()})
+        opt(jnp.float32(LR), _listed(g))
+        got.append(_values(model))
     require_close(here, got, functional.params, functional.start, rounding(STEPS),
                   "parameters of an object that is kept and of objects with its variables")  # fmt: skip
 
@@ -56,13 +65,13 @@ def check_it_compiles_once(rule: Imperative, *, params: Tree = None) -> None:
         opt(lr, grads)
 
     jit = Jit(step, model + opt.vars())
-    start, got, expected = {n: np.asarray(v.value) for n, v in model.items()}, [], []
+    start, got, expected = _values(model), [], []
     for t, g in enumerate(streams.gradients(params, STEPS), start=1):
-        arrays = [jnp.asarray(x, jnp.float32) for x in flat(g).values()]
+        arrays = _listed(g)
         jit(LR / t, arrays)
         eager(LR / t, arrays)
-        got.append({name: np.asarray(v.value) for name, v in model.items()})
-        expected.append({name: np.asarray(v.value) for name, v in eager_model.items()})
+        got.append(_values(model))
+        expected.append(_values(eager_model))
     require_close(here, got, expected, start, rounding(STEPS), "parameters under Jit")
     if traces != 1:
         raise ConformanceError(message(here, f"the step is traced {traces} times in {STEPS} steps.", 1, traces,
@@ -75,10 +84,10 @@ def check_refused_steps_change_nothing(rule: Imperative, *, params: Tree = None)
     here = where(check_refused_steps_change_nothing, rule)
     params = streams.parameters(params)
     model, opt, own = rule.made(params)
-    good = [jnp.asarray(x, jnp.float32) for x in flat(streams.gradients(params, 1)[0]).values()]
+    good = _listed(streams.gradients(params, 1)[0])
     opt(LR, good)
     variables = model + own
-    before = {name: np.asarray(v.value) for name, v in variables.items()}
+    before = _values(variables)
     for what, wrong in {"a gradient that is None": [*good[:-1], None], "one gradient missing": good[:-1],
                         "a gradient of another shape": [*good[:-1], jnp.ones((*good[-1].shape, 2))],
                         }.items():  # fmt: skip
@@ -90,5 +99,5 @@ def check_refused_steps_change_nothing(rule: Imperative, *, params: Tree = None)
             raise ConformanceError(message(here, f"a step with {what} is accepted.", "an error", "no error",
                                            "Compare all gradients with their parameters before writing one."
                                            ))  # fmt: skip
-        now = {name: np.asarray(v.value) for name, v in variables.items()}
+        now = _values(variables)
         require_identical(here, now, before, f"variables after a step with {what}")

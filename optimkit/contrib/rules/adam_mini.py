@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from optimkit.contrib.rules.matrices import whole
-from optimkit.contrib.rules.routing import EMBEDDINGS, HEADS, Routes, compiled, matches
+from optimkit.contrib.rules.routing import EMBEDDINGS, HEADS, Routes, matches
 from optimkit.errors import CompositionError, StructureError, message
 from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam
 from optimkit.rules.adam_variants import debiased, ema
 from optimkit.rules.base import Rule, Slot, Tree
-from optimkit.rules.compose import Chain, Composed, Match, shown_match
+from optimkit.rules.compose import Chain, Composed, Match, compiled, shown_match
 from optimkit.rules.stages import WeightDecay
 from optimkit.tree import names_and_leaves
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from optimkit import numerics
 from optimkit.contrib.rules.matrices import placed_as, product, whole
-from optimkit.contrib.rules.routing import EMBEDDINGS_AND_HEADS, compiled, matches
+from optimkit.contrib.rules.routing import EMBEDDINGS_AND_HEADS, matches
 from optimkit.errors import CompositionError, message
 from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam
 from optimkit.rules.base import Rule, Slot, Step, Tree, Wrapper
-from optimkit.rules.compose import Match, shown_match
+from optimkit.rules.compose import Match, compiled, shown_match
 from optimkit.rules.gated import choose
 from optimkit.tree import names_and_leaves
 

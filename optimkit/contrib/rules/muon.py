@@ -14,14 +14,13 @@ from optimkit.contrib.rules.routing import (
     EMBEDDINGS_AND_HEADS,
     NEVER,
     Routes,
-    compiled,
     matches,
 )
 from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam
 from optimkit.rules.adam_variants import ema
 from optimkit.rules.base import LeafRule, Rule, Slot, Tree, check_rule_type
-from optimkit.rules.compose import Chain, Composed, Match, shown_match
+from optimkit.rules.compose import Chain, Composed, Match, compiled, shown_match
 from optimkit.rules.stages import WeightDecay
 from optimkit.rules.wrappers import Scaled
 from optimkit.tree import names_and_leaves

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from optimkit.errors import CompositionError, message
 from optimkit.rules.base import Rule, Step, Tree
 from optimkit.rules.compose import Match, Partition
 from optimkit.tree import names_and_leaves
@@ -55,21 +54,3 @@ def matches(match: Match, name: str, x: Any) -> bool:
         ['lm_head', 'wte']
     """
     return bool(match(name, x) if callable(match) else re.search(match, name))
-
-
-def compiled(where: str, match: Any) -> Match:
-    """Return a match, a string as a regular expression, or raise where it is none.
-
-    Raises:
-        CompositionError: it is neither a regular expression nor a function.
-    """
-    try:
-        match = re.compile(match) if isinstance(match, str) else match
-    except re.error as error:
-        raise CompositionError(message(where, f"{match!r} is not a regular expression.",
-                                       "one that re.compile takes", error)) from error  # fmt: skip
-    if not isinstance(match, re.Pattern) and (not callable(match) or isinstance(match, type)):
-        raise CompositionError(message(where, "this does not say what matches.",
-                                       "a regular expression, or a function of name and array", repr(match),
-                                       'Give a pattern of names, such as "embed|head".'))  # fmt: skip
-    return match

@@ -11,7 +11,7 @@ from optimkit import numerics
 from optimkit.contrib.rules.sums import scalar_dtype
 from optimkit.hyper import hyper
 from optimkit.rules.adagrad import RMSProp
-from optimkit.rules.adam_variants import sma_length
+from optimkit.rules.adam_variants import rectification
 from optimkit.rules.averaged import wide_copies
 from optimkit.rules.base import Rule, Step, Tree, Wrapper
 from optimkit.rules.compose import Chain, Composed
@@ -210,18 +210,8 @@ class ScheduleFreeRAdam(ScheduleFreeAdamW):
 
     def compose(self) -> Rule:
         """Return ``Scaled(ScheduleFree(...), r)``."""
-        return Scaled(super().compose(), lambda t: rectification(self.beta2, t.astype(jnp.result_type(float)) + 1))
+        return Scaled(super().compose(), self._rectified)
 
-
-def rectification(beta2: Any, t: Any) -> jax.Array:
-    """Return RAdam's r at step t, from 1; 0 where the average is not longer than 4.
-
-    Example:
-        >>> [round(float(rectification(0.999, t)), 4) for t in (4.0, 5.0, 1e3, 1e6)]
-        [0.0, 0.0173, 0.6453, 1.0]
-    """
-    length = sma_length(beta2, t)
-    normal = length > 4
-    rho, rho_inf = jnp.where(normal, length, 6.0), jnp.where(normal, 2 / (1 - beta2) - 1, 6.0)
-    r = jnp.sqrt((rho - 4) / (rho_inf - 4) * ((rho - 2) / (rho_inf - 2)) * (rho_inf / rho))
-    return jnp.where(normal, r, 0.0)
+    def _rectified(self, t: jax.Array) -> jax.Array:
+        """Return RAdam's r after t steps, and 0 where the average is not longer than 4."""
+        return jnp.where(*rectification(self.beta2, t.astype(jnp.result_type(float)) + 1, 4.0), 0.0)
