@@ -10,6 +10,7 @@ import pytest
 from optimkit import TrainVar, VarCollection, contrib
 from optimkit import rules as core
 from optimkit.contrib import rules
+from optimkit.contrib.rules.anchored import Anchored
 from optimkit.errors import CompositionError, MissingInputError
 from optimkit.rules.base import Step, displace
 from optimkit.testing import streams
@@ -268,3 +269,24 @@ def test_adopt_and_acprop_do_not_leap_at_a_coordinate_that_begins_late():
     for rule in (rules.ACProp(), rules.ADOPT()):
         late = [step["w"][1] for step in run(rule, params, grads, lr=0.1).params]
         assert abs(late[3]) <= 0.1 * 3**0.25
+
+
+class Returning(Anchored):
+    """Goes back to where training began."""
+
+    def init_leaf(self, p):
+        return {"m": jnp.zeros_like(p)}
+
+    def update_leaf(self, g, slot, p, *, lr, t):
+        x0 = self.anchor(slot, p, t)
+        return x0 - p, {"m": g, "x0": x0}
+
+
+def test_an_anchored_rule_begins_where_its_first_step_is_and_stays_there():
+    """Not at ``init``: weights may be loaded after an optimizer is made. x0 keeps float32 in any dtype of slots."""
+    rule = Returning(slot_dtype="bfloat16")
+    state, grads = rule.init({"w": jnp.zeros(2)}), {"w": jnp.ones(2)}
+    for at, delta in ((5.003, 0.0), (7.0, 5.003 - 7.0)):
+        moved, state = rule.update(Step(grads, {"w": jnp.full(2, at)}, jnp.float32(1.0)), state)
+        np.testing.assert_allclose(moved["w"], delta, atol=1e-6)
+    assert state["slots"]["w"]["x0"].dtype == jnp.float32
