@@ -317,7 +317,7 @@ def test_groups_rename_no_state(rule):
 
 
 # Rules that measure one learning rate for all parameters, or follow one in their state, refuse another one for some.
-ONE_RATE = ("DAdaptAdamW", "Prodigy", "DoG", "LDoG", "DoWG", "MoMo", "MoMoAdam", "ScheduleFreeRAdam", "LBFGS")
+ONE_RATE = ("DAdaptAdamW", "Prodigy", "DoG", "LDoG", "DoWG", "MoMo", "MoMoAdam", "LBFGS")
 TABLE = {name: case.rule for name, case in RULES.items() if type(case.rule).__name__ not in ONE_RATE}
 TABLE_START = {"weight": np.linspace(-1, 1, 6).reshape(3, 2), "bias": np.ones(2), "scale": np.linspace(0.5, 1, 3)}
 
