@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 
 from optimkit import numerics
 from optimkit.errors import DTypeError, HyperparameterError, MissingInputError, StructureError, describe, message
-from optimkit.hyper import check_lr
+from optimkit.hyper import check_lr, hyperparameters
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule, Step, Tree, check_rule_type, displace
+from optimkit.rules.following import check_real, check_values, scalar
 from optimkit.tree import names_and_leaves
 
 
@@ -91,7 +93,8 @@ def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] |
         check_lr(where, lr)
         grads = check_grads(where, grads, params, rule)
         check_needs(where, rule, inputs)
-        now = lookup.override(where, rule, {name: follow(clock) for name, follow in followed.items()})
+        values = {name: scalar(where, name, follow(clock)) for name, follow in followed.items()}
+        now = lookup.override(where, rule, values)
         inner = state if clock is None else state["rule"]
         delta, inner = now.update(Step(grads, params, as_scalar(lr, params), **inputs), inner)
         if advance:
@@ -103,13 +106,17 @@ def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] |
 
 
 def scheduled(where: str, rule: Rule, schedules: Any) -> dict[str, Callable[[Any], Any]]:
-    """Return schedules of hyperparameters by name, or raise where a name is unknown or a first value out of range."""
+    """Return schedules of hyperparameters by name, or raise where a name is unknown or a value cannot be."""
     for name, follow in dict(schedules or {}).items():
         if not callable(follow):
             raise HyperparameterError(message(where, f"the schedule of {name!r} is not a function of the step.", None,
                                               repr(follow), f"Give a number to the rule: {name}={follow!r}."
                                               ))  # fmt: skip
-        lookup.override(where, rule, {name: follow(0)})
+        path, field = lookup.find(where, rule, name)
+        holder = lookup.at(rule, path)
+        domain = hyperparameters(holder)[field].metadata["domain"]
+        check_real(where, name, domain, getattr(holder, field), "cannot follow a schedule")
+        check_values(where, name, follow, partial(lookup.with_value, rule, path, field))
     return dict(schedules or {})
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optimkit import pure, rules
+from optimkit import pure, rules, schedule
 from optimkit.errors import (
     CompositionError,
     DTypeError,
@@ -310,7 +310,11 @@ def test_a_hyperparameter_follows_its_schedule_from_step_0_in_one_compilation():
     ({"beta3": lambda t: 0.5}, "no hyperparameter 'beta3'"),
     ({"beta1": 0.5}, "the schedule of 'beta1' is not a function"),
     ({"beta1": lambda t: 1.5}, "'beta1'"),
+    ({"beta1": schedule.Linear(0.5, 1.5, 100)}, r"'beta1'(.|\n)*at step 64"),
+    ({"beta1": lambda t: jnp.zeros(1)}, "gives no real number"),
+    ({"nesterov": lambda t: True}, "'nesterov' cannot follow a schedule"),
 ])  # fmt: skip
 def test_a_schedule_that_cannot_be_is_refused_at_once(schedules, says):
+    rule = rules.Momentum() if "nesterov" in schedules else rules.Adam()
     with pytest.raises(HyperparameterError, match=says):
-        pure(rules.Adam(), 0.1, schedules=schedules)
+        pure(rule, 0.1, schedules=schedules)

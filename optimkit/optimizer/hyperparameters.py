@@ -11,12 +11,11 @@ A name is that of the rule's field, ``"beta1"``; with the rule's class before it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optimkit.core import BaseVar, Module, StateVar, VarCollection
 from optimkit.core.variable import unwrap
@@ -27,9 +26,7 @@ from optimkit.optimizer.groups import LR_SCALE, REST, Plan, Target
 from optimkit.pure import as_scalar
 from optimkit.rules import lookup
 from optimkit.rules.base import Rule
-from optimkit.schedule import LAST_STEP, Schedule
-
-Function = Callable[[Any], Any]
+from optimkit.rules.following import Function, check_real, check_values, scalar
 
 
 class Tunable(Module):
@@ -73,12 +70,7 @@ class Tunable(Module):
 
     def _check_schedule(self, where: str, target: Target, schedule: Function) -> None:
         """Raise where a schedule leaves the range of its hyperparameter, as far as looking at some steps can tell."""
-        for t in sampled_steps(schedule):
-            value = scalar(where, target.field, schedule(t))
-            try:
-                self._plan.checked(where, self._rule, target, value)
-            except HyperparameterError as error:
-                raise HyperparameterError(f"{error}\nIt is the value at step {t} of {schedule!r}.") from None
+        check_values(where, target.field, schedule, lambda x: self._plan.checked(where, self._rule, target, x))
 
     # --- values ---------------------------------------------------------------------------------------------------
 
@@ -237,29 +229,6 @@ class GroupValues:
 
     def __repr__(self) -> str:
         return f"{self._name}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._names())})"
-
-
-def check_real(where: str, name: str, domain: Any, value: Any, how: str) -> None:
-    """Raise unless a hyperparameter is a real number: a whole one or a choice is part of what a program is."""
-    if value is None or not isinstance(domain, str) or domain.startswith("int "):
-        raise HyperparameterError(message(
-            where, f"hyperparameter {name!r} {how}.", "one that is a real number", f"{value!r}",
-            "It is a constant of compiled programs. Give it a fixed value."))  # fmt: skip
-
-
-def sampled_steps(schedule: Function) -> list[int]:
-    """Return steps to look at a schedule at: the first, and powers of 2 up to the last, for those that are ours."""
-    return [0, *(2**i for i in range(31)), LAST_STEP] if isinstance(schedule, Schedule) else [0]
-
-
-def scalar(where: str, name: str, value: Any) -> Any:
-    """Return what a schedule gave, or raise where it is no real scalar."""
-    value = unwrap(value)
-    number = isinstance(value, int | float) or getattr(value, "dtype", np.dtype(bool)).kind in "fiuV"
-    if isinstance(value, bool) or np.shape(value) != () or not number:
-        raise HyperparameterError(message(where, f"the schedule of {name!r} gives no real number.", "a scalar",
-                                          repr(value)))  # fmt: skip
-    return value
 
 
 def check_same_make(where: str, rule: Rule, other: Rule) -> None:

@@ -227,3 +227,36 @@ def unit_norms(x: jax.Array, axes: int) -> jax.Array:
     units = x.shape[axes:]
     columns = x.reshape(math.prod(x.shape[:axes]), math.prod(units))
     return jax.vmap(numerics.norm, in_axes=1)(columns).reshape((1,) * axes + units)
+
+
+def example_norm(*grads: jax.Array) -> jax.Array:
+    """Return the Euclidean norm of the gradient of one example, over all parameters together.
+
+    It is the norm of the norms of each, and not of all elements at once, so that a compiler can forget the gradient of
+    a layer when its norm is known.
+
+    Example:
+        >>> float(example_norm(jnp.array([3e30, 0.0]), jnp.array(4e30)))
+        5...e+30
+    """
+    return numerics.norm(*map(numerics.norm, grads))
+
+
+def clipped_sum(grads: Tree, max_norm: Any, mask: jax.Array | None = None) -> Tree:
+    """Return the sum over examples, the first axis, of gradients that are clipped to a global norm each.
+
+    An example whose norm is infinite or NaN counts as zero, and so does one where ``mask``, bool[examples], is False.
+
+    Example:
+        >>> clipped_sum({"w": jnp.array([[3.0, 4.0], [0.5, 0.0], [jnp.nan, 1.0]])}, 1.0)
+        {'w': Array([1.1, 0.8], dtype=float32)}
+    """
+    norms = jax.vmap(example_norm)(*jax.tree.leaves(grads))
+    counts = jnp.isfinite(norms) if mask is None else jnp.isfinite(norms) & mask
+
+    def total(g: jax.Array) -> jax.Array:
+        each = (-1, *[1] * (g.ndim - 1))
+        clipped = shrunk(g, numerics.cast(norms, g.dtype).reshape(each), max_norm)
+        return jnp.sum(jnp.where(counts.reshape(each), clipped, 0.0), axis=0)
+
+    return jax.tree.map(total, grads)

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optimkit import numerics
 from optimkit.errors import CompositionError, message
 from optimkit.hyper import hyper
 from optimkit.rules.base import Rule, Step, Tree, displace
 from optimkit.rules.linesearch import Found, LineSearch, Zoom
+from optimkit.rules.sums import dot, scalar_dtype
 
 Leaves = list[jax.Array]
 
@@ -100,7 +100,7 @@ class LBFGS(Rule):
 
     def init(self, params: Tree) -> Tree:
         """Return an empty memory."""
-        m, dtype = self.memory_size, _scalar_dtype(jax.tree.leaves(params))
+        m, dtype = self.memory_size, scalar_dtype(params)
 
         def slot(p: Any) -> dict[str, jax.Array]:
             # Made from the parameter, they are sharded as it is.
@@ -144,7 +144,7 @@ class LBFGS(Rule):
             moved = displace(step.params, structure.unflatten([alpha.astype(d.dtype) * d for d in ray]))
             value, grads = step.value_and_grad_fn(moved)  # type: ignore[misc]
             wide = [numerics.cast(g, d.dtype) for g, d in zip(structure.flatten_up_to(grads), ray, strict=True)]
-            return numerics.cast(value, slope.dtype), _dot(wide, ray, slope.dtype)
+            return numerics.cast(value, slope.dtype), dot(wide, ray, slope.dtype)
 
         return self.line_search.search(phi, value, slope, float(jnp.finfo(jnp.result_type(step.value)).eps))
 
@@ -156,12 +156,12 @@ def _direct(params: Leaves, grads: Leaves, memory: dict[str, Any], lr: Any, fini
     dtype, norm = memory["cosine"].dtype, numerics.norm(*grads)
     first = jnp.where(norm > 1, numerics.safe_divide(1.0, norm), 1.0)
     newton = _two_loops(grads, memory)
-    slope = _dot(grads, newton, dtype)
+    slope = dot(grads, newton, dtype)
     usable = (memory["cosine"].max() > 0) & jnp.isfinite(slope) & (slope < 0)
     ray = [lr.astype(g.dtype) * jnp.where(usable, d, -first.astype(g.dtype) * g)
            for d, g in zip(newton, grads, strict=True)]  # fmt: skip
     forget = ~usable & finite & (norm > 0)  # a gradient of 0 has no direction, which is not the fault of the pairs
-    return ray, _dot(grads, ray, dtype), memory | {"cosine": jnp.where(forget, 0.0, memory["cosine"])}
+    return ray, dot(grads, ray, dtype), memory | {"cosine": jnp.where(forget, 0.0, memory["cosine"])}
 
 
 def _remember(params: Leaves, grads: Leaves, memory: dict[str, Any], finite: Any) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _remember(params: Leaves, grads: Leaves, memory: dict[str, Any], finite: Any
     y = [g - slot["grads"] for g, slot in zip(grads, slots, strict=True)]
     s_norm, y_norm = (numerics.norm(*x).astype(dtype) for x in (s, y))
     s, y = _unit(s, s_norm), _unit(y, y_norm)
-    cosine, curvature = _dot(s, y, dtype), numerics.safe_divide(y_norm, s_norm)
+    cosine, curvature = dot(s, y, dtype), numerics.safe_divide(y_norm, s_norm)
     info = jnp.finfo(dtype)
     good = finite & (memory["t"] > 0) & (cosine > info.eps)
     good &= (curvature > info.tiny) & (curvature < 1 / info.tiny)
@@ -210,13 +210,13 @@ def _two_loops(grads: Leaves, memory: dict[str, Any]) -> Leaves:
     def backward(i: Any, carry: Any) -> Any:
         q, a = carry
         j = (newest - i) % m
-        a_j = jnp.where(used[j], _dot([slot["s"][j] for slot in slots], q, dtype) / c[j], 0.0)
+        a_j = jnp.where(used[j], dot([slot["s"][j] for slot in slots], q, dtype) / c[j], 0.0)
         q = [x - a_j.astype(x.dtype) * slot["y"][j] for x, slot in zip(q, slots, strict=True)]
         return q, a.at[j].set(a_j)
 
     def forward(i: Any, r: Leaves) -> Leaves:
         j = (oldest + i) % m
-        b = _dot([slot["y"][j] for slot in slots], r, dtype) / c[j]
+        b = dot([slot["y"][j] for slot in slots], r, dtype) / c[j]
         change = jnp.where(used[j], a[j] / k[j] - b, 0.0)
         return [x + change.astype(x.dtype) * slot["s"][j] for x, slot in zip(r, slots, strict=True)]
 
@@ -224,15 +224,6 @@ def _two_loops(grads: Leaves, memory: dict[str, Any]) -> Leaves:
     gamma = c[newest] / k[newest]
     r = jax.lax.fori_loop(0, count, forward, [gamma.astype(x.dtype) * x for x in q])
     return [-x for x in r]
-
-
-def _scalar_dtype(params: Leaves) -> np.dtype:
-    return np.result_type(*(numerics.compute_dtype(p.dtype) for p in params))
-
-
-def _dot(xs: Leaves, ys: Leaves, dtype: Any) -> Any:
-    """Return the inner product over all leaves, in full precision on every device (which ``jnp.vdot`` is not)."""
-    return functools.reduce(jnp.add, [jnp.sum(x * y, dtype=dtype) for x, y in zip(xs, ys, strict=True)])
 
 
 def _unit(xs: Leaves, norm: Any) -> Leaves:

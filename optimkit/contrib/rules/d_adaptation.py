@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import scalar_dtype, total, wide_leaves
 from optimkit.hyper import hyper
 from optimkit.numerics import one_minus_pow, safe_divide
 from optimkit.rules.adam_variants import ema
 from optimkit.rules.base import Rule, Slot, Step, Tree
+from optimkit.rules.sums import scalar_dtype, total, wide_leaves
 
 
 class _DAdaptation(Rule):

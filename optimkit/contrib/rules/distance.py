@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import scalar_dtype, wide_leaves
 from optimkit.hyper import hyper
 from optimkit.rules.base import Rule, Step, Tree
+from optimkit.rules.sums import scalar_dtype, wide_leaves
 
 Arrays = list[jax.Array]
 Scalars = dict[str, jax.Array]

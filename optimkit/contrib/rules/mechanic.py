@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import dot, scalar_dtype, wide_leaves
 from optimkit.hyper import hyper
 from optimkit.numerics import safe_divide
-from optimkit.rules.averaged import wide_copies
 from optimkit.rules.base import Step, Tree, Wrapper
+from optimkit.rules.sums import dot, scalar_dtype, wide_leaves
 
 
 class Mechanic(Wrapper):
@@ -62,10 +61,11 @@ class Mechanic(Wrapper):
     def init(self, params: Tree) -> Tree:
         """Return the inner rule's state, where training begins, the sum of displacements, and the tuners."""
         zeros = {name: jnp.zeros(self.num_betas, scalar_dtype(params)) for name in ("s", "root_v", "r")}
+        still = jax.tree.map(lambda p: jnp.zeros_like(p, numerics.compute_dtype(p.dtype)), params)
         return {
             "inner": self.inner.init(params),
-            "x0": wide_copies(params),
-            "offset": jax.tree.map(lambda p: jnp.zeros_like(p, numerics.compute_dtype(p.dtype)), params),
+            "x0": still,  # until the first step, which knows it: weights may be loaded between
+            "offset": jax.tree.map(jnp.copy, still),
             "t": jnp.zeros((), jnp.int32),
             **zeros,
             "m": jnp.full_like(zeros["s"], self.m_init),

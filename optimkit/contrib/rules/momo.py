@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import dot, scalar_dtype, wide_leaves
 from optimkit.hyper import hyper
 from optimkit.numerics import one_minus_pow, safe_divide
 from optimkit.rules.adam_variants import debiased, ema
 from optimkit.rules.base import Rule, Slot, Step, Tree
+from optimkit.rules.sums import dot, scalar_dtype, wide_leaves
 
 
 class _Model(NamedTuple):
@@ -37,12 +37,16 @@ class _Modelled(Rule):
         adapt_lower_bound: bool
 
     def init(self, params: Tree) -> Tree:
-        """Return ``{"t", "slots", "f", "gap", "raised"}``, zero."""
+        """Return ``{"t", "slots", "f", "gap"}``, and ``"raised"`` where the lower bound is adapted, zero."""
         slots = jax.tree.map(
             lambda p: {name: jnp.zeros_like(p, numerics.compute_dtype(p.dtype)) for name in self._names}, params
         )
-        scalars = {name: jnp.zeros((), scalar_dtype(params)) for name in ("f", "gap", "raised")}
+        scalars = {name: jnp.zeros((), scalar_dtype(params)) for name in self._scalars}
         return {"t": jnp.zeros((), jnp.int32), "slots": slots, **scalars}
+
+    @property
+    def _scalars(self) -> tuple[str, ...]:
+        return ("f", "gap", "raised") if self.adapt_lower_bound else ("f", "gap")
 
     def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
         """Return the displacement and the means."""
@@ -59,7 +63,7 @@ class _Modelled(Rule):
         gap = self._mean(state["gap"], jnp.zeros_like(f), t)
         norm = numerics.cast(numerics.norm(*units), dtype)
         model = _Model(f + gap, dot(d, x, dtype), norm, self._rho(t.astype(dtype)))
-        tau, raised = self._step_size(model, lr, state["raised"])
+        tau, raised = self._step_size(model, lr, state.get("raised", jnp.zeros_like(f)))
         decay = lr * self.weight_decay
         deltas = [
             -(tau.astype(p.dtype) * safe_divide(mean, m) + decay.astype(p.dtype) * p) / (1 + decay.astype(p.dtype))
@@ -69,7 +73,7 @@ class _Modelled(Rule):
         return structure.unflatten(deltas), {
             "t": t,
             "slots": structure.unflatten(slots),
-            **{name: numerics.cast(s, dtype) for name, s in scalars.items()},
+            **{name: numerics.cast(scalars[name], dtype) for name in self._scalars},
         }
 
     def _step_size(self, model: _Model, lr: Any, raised: Any) -> tuple[Any, Any]:
@@ -120,13 +124,14 @@ class MoMo(_Modelled):
     parameter.
 
     State: ``d``, shaped as the parameter, float32 (float64), which begins as the first gradient, or with
-    ``bias_correction`` from 0; ``f``, f̄ less the lower bound, ``gap``, ⟨d, x⟩ − γ at the next x, and ``raised``, by how
-    much the lower bound was raised, float32 scalars, from 0; ``t``, int32.
+    ``bias_correction`` from 0; ``f``, f̄ less the lower bound, ``gap``, ⟨d, x⟩ − γ at the next x, and with
+    ``adapt_lower_bound`` ``raised``, by how much that was, float32 scalars, from 0; ``t``, int32.
 
     Deviations: none in exact arithmetic. ⟨d, x⟩ − γ is summed up from displacements, as β (gap + ⟨d, Δx⟩), for the
     difference of two large numbers would drown small losses in rounding; what a constraint, or a wrapper around this
     rule, does to parameters is not in it. A gradient of zero gives no step (but the decay), and a loss below
-    ``lower_bound`` neither.
+    ``lower_bound`` neither. The authors' code, as this, divides all of x − τ d by 1 + lr · weight_decay; optax 0.2.8
+    divides x alone, so that its steps are by that factor longer, and takes none where ‖d‖² is below 2e-16.
 
     Reference: Schaipp, Ohana, Eickenberg, Defazio & Gower 2024, MoMo: Momentum Models for Adaptive Learning Rates,
     MoMo and MoMo*. arXiv:2305.07583.

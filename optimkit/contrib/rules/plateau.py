@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import scalar_dtype
 from optimkit.hyper import hyper
 from optimkit.rules.base import Step, Tree, Wrapper
 from optimkit.rules.compose import union_of_needs
+from optimkit.rules.sums import scalar_dtype
 
 NONE_YET = float(np.finfo(np.float32).max)  # the best value before there is one; not inf, for state is finite
 

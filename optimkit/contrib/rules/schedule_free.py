@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.sums import scalar_dtype
 from optimkit.hyper import hyper
 from optimkit.rules.adagrad import RMSProp
 from optimkit.rules.adam_variants import rectification
@@ -16,6 +15,7 @@ from optimkit.rules.averaged import wide_copies
 from optimkit.rules.base import Rule, Step, Tree, Wrapper
 from optimkit.rules.compose import Chain, Composed
 from optimkit.rules.stages import WeightDecay
+from optimkit.rules.sums import scalar_dtype
 from optimkit.rules.wrappers import Scaled, widened
 
 
