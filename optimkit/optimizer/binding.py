@@ -15,7 +15,7 @@ from optimkit.core.variable import reduce_first, reduce_mean, unwrap
 from optimkit.errors import DTypeError, HyperparameterError, StructureError, describe, message
 from optimkit.placement import put
 from optimkit.pure import check_grad
-from optimkit.rules.base import Rule
+from optimkit.rules.base import Rule, functions_of_part
 
 
 def bound_grads(
@@ -87,17 +87,9 @@ def unshared(leaves: Sequence[Any], params: Iterable[jax.Array]) -> list[jax.Arr
 
 def only(params: dict[str, Any], every: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Return the functions among a step's inputs as functions of some of the parameters, the others as they are."""
-
-    def some(grads: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: grads[name] for name in params}
-
-    def of_all(f: Any, result: Any) -> Any:
-        return f and (lambda moved: result(f({**every, **moved})))
-
-    return {
-        "grad_fn": of_all(inputs.get("grad_fn"), some),
-        "value_and_grad_fn": of_all(inputs.get("value_and_grad_fn"), lambda pair: (pair[0], some(pair[1]))),
-    }
+    return functions_of_part(
+        inputs.get("grad_fn"), inputs.get("value_and_grad_fn"),
+        lambda moved: {**every, **moved}, lambda grads: {name: grads[name] for name in params})  # fmt: skip
 
 
 def check_structure(where: str, rule: Rule, what: str, got: Any, expected: Any) -> None:

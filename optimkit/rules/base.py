@@ -346,3 +346,32 @@ def displace(params: Tree, delta: Tree) -> Tree:
 
 def _own(x: jax.Array, p: jax.Array) -> jax.Array:
     return jnp.copy(x) if x is p else x
+
+
+def functions_of_part(
+    grad_fn: Any, value_and_grad_fn: Any, whole: Callable[[Any], Tree], cut: Callable[[Tree], Any]
+) -> dict[str, Any]:
+    """Return a step's functions of all parameters as functions of some of them; None stays None.
+
+    What else they take, such as the number of the ascent in ``grad_fn(params, i)``, is passed on, and their signatures
+    say so.
+
+    Args:
+        grad_fn: of all parameters.
+        value_and_grad_fn: of all parameters.
+        whole: makes all parameters of some.
+        cut: takes what belongs to some from the gradients of all.
+    """
+
+    def of_part(f: Any, result: Callable[[Any], Any]) -> Any:
+        if f is None:
+            return None
+
+        @functools.wraps(f)
+        def g(part: Any, *more: Any) -> Any:
+            return result(f(whole(part), *more))
+
+        return g
+
+    return {"grad_fn": of_part(grad_fn, cut),
+            "value_and_grad_fn": of_part(value_and_grad_fn, lambda both: (both[0], cut(both[1])))}  # fmt: skip

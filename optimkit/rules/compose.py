@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from optimkit.errors import CompositionError, StructureError, message
-from optimkit.rules.base import LeafRule, Rule, Slot, Step, Tree, check_rule_type
+from optimkit.rules.base import LeafRule, Rule, Slot, Step, Tree, check_rule_type, functions_of_part
 from optimkit.tree import names_and_leaves
 
 Match = str | re.Pattern[str] | Callable[[str, Any], bool]
@@ -274,21 +274,10 @@ class Partition(Rule):
             flat = {name: x for group in (*params, part) for name, x in group.items()}
             return structure.unflatten([flat[name] for name in names])
 
-        def inputs_of(i: int) -> dict[str, Any]:
-            """Return functions of the parameters of a group, for those that the step has of all."""
-            grad_fn, both = step.grad_fn, step.value_and_grad_fn
-
-            def value_and_grad_fn(part: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-                value, grads = both(moved(part))  # type: ignore[misc]
-                return value, self._split(grads, routes)[i]
-
-            return {
-                "grad_fn": grad_fn and (lambda part: self._split(grad_fn(moved(part)), routes)[i]),
-                "value_and_grad_fn": both and value_and_grad_fn,
-            }
-
         for i, (label, rule) in enumerate(zip(self.labels, self.rules, strict=True)):
-            part = step.replace(grads=grads[i], params=params[i], **inputs_of(i))
+            functions = functions_of_part(step.grad_fn, step.value_and_grad_fn, moved,
+                                          lambda grads, i=i: self._split(grads, routes)[i])  # type: ignore[misc]  # fmt: skip
+            part = step.replace(grads=grads[i], params=params[i], **functions)
             delta, new[label] = rule.update(part, state[label])
             deltas |= delta
         return structure.unflatten([deltas[name] for name in names]), new

@@ -10,7 +10,7 @@ import pytest
 from optimkit import GradValues, Jit, TrainVar, VarCollection, contrib, optimizer, pure, rules
 from optimkit.contrib.rules import ASAM, SAM, AdaptiveNormalize, LookSAM, Normalize
 from optimkit.errors import CompositionError, MissingInputError
-from optimkit.optimizer import Optimizer
+from optimkit.optimizer import Group, Optimizer
 from optimkit.rules.base import displace
 from optimkit.testing import streams
 from optimkit.testing.compare import require_close, rounding
@@ -306,6 +306,23 @@ def test_grad_fn_gets_the_number_of_the_ascent_where_it_must():
     assert seen == [0, 1, 2]
     for other in moved[1:]:
         assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), moved[0], other))
+
+
+def test_the_number_of_the_ascent_reaches_the_function_through_a_partition_and_past_frozen_variables():
+    seen = []
+
+    def numbered(q, i):
+        seen.append(i)
+        return jax.tree.map(jnp.ones_like, q)
+
+    rule, params = SAM(rules.SGD(), sync_period=3), {"a": jnp.ones(2), "b": jnp.ones(2)}
+    init, apply = pure(rules.Partition(("a", rule), ("b", rules.SGD())), 0.1)
+    apply(params, init(params), params, grad_fn=numbered)
+    assert seen == [0, 1]
+    vc = VarCollection({name: TrainVar(x) for name, x in params.items()})
+    opt = Optimizer(vc, rule, groups=[Group("still", "b", frozen=True)])
+    opt(0.1, [jnp.ones(2), jnp.ones(2)], grad_fn=numbered)
+    assert seen == [0, 1, 0, 1]
 
 
 @either_way
