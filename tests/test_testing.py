@@ -19,7 +19,7 @@ from optimkit import Module, ModuleList, StateVar, TrainRef, TrainVar, VarCollec
 from optimkit.errors import ConformanceError, OptimkitError
 from optimkit.hyper import hyper
 from optimkit.rules import LeafRule, Rule, Step
-from optimkit.testing import CHECKS, check_rule, compare, streams, subject
+from optimkit.testing import CHECKS, check_rule, check_slot_dtype_is_obeyed, compare, streams, subject
 
 from . import oracles
 
@@ -529,12 +529,25 @@ def distance(got, expected, start):
     return [step["w"].tolist() for step in compare.distances(got, expected, {"w": np.float64([start])})]
 
 
+def test_what_one_program_flushes_to_zero_and_another_does_not_is_one_rounding():
+    tiny = float(np.finfo(np.float32).tiny)
+    got, right = [{"w": np.float32([0.0])}], [{"w": np.float32([tiny])}]
+    compare.require_close("here", got, right, {"w": np.float32([0.0])}, compare.rounding(1))
+    with pytest.raises(ConformanceError):
+        compare.require_close("here", got, [{"w": np.float32([32 * tiny])}], got[0], compare.rounding(1))
+
+
+@pytest.mark.parametrize("rule", [rules.Averaged(rules.SGD()), rules.Averaged(rules.Momentum())], ids=repr)
+def test_slots_that_are_not_there_need_no_dtype(rule):
+    check_slot_dtype_is_obeyed(rule)
+
+
 def test_the_distance_is_relative_to_the_largest_position_and_the_way():
     # from 0 by 1 to 1, then back by 1: position 1, way 2
     assert distance([1.5, 0.5], [1.0, 0.0], 0.0) == [[0.5 / 2], [0.5 / 3]]
     assert distance([100.0], [100.0 + 1e-3], 100.0) == [[pytest.approx(1e-5, rel=1e-3)]]
     assert distance([0.0], [0.0], 0.0) == [[0.0]]
-    assert distance([1e-30], [0.0], 0.0) == [[math.inf]]
+    assert distance([1e-30], [0.0], 0.0) == [[pytest.approx(1e-30 * 2.0**-23 / 2.0**-126)]]
     assert distance([math.nan], [1.0], 1.0) == [[math.inf]]
     assert distance([1.0], [math.nan], 1.0) == [[math.inf]]
 

@@ -7,6 +7,8 @@ The distance of two values of a parameter is relative to what floating point rou
 Each step rounds the position once, in units of |p|, and the displacement some ten times, in units of its own size. So
 the distance of two right programs is at most a small multiple of eps for each step, whatever the scales of parameters
 and gradients are; see :func:`rounding`. For a parameter that starts at 0 the distance is relative to the way it went.
+A way shorter than 1e-31 counts as 1e-31: processors replace what is below 1.2e-38, the smallest normal number of
+float32, by 0 in some programs and not in others, and there that is one rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ Flat = dict[str, np.ndarray]
 # Adam, the longest of the rules, rounds about 12 times from a gradient to a parameter. Compiled, vectorized and eager
 # programs may fuse a product into a sum or add in another order, which moves each of these roundings by at most one.
 ROUNDINGS = 16
+
+_FLUSHED = float(np.finfo(np.float32).tiny) / float(np.finfo(np.float32).eps)
 
 
 def rounding(steps: int, dtype: Any = np.float32) -> float:
@@ -51,7 +55,7 @@ def distances(got: Sequence[Flat], expected: Sequence[Flat], start: Flat) -> lis
                 path = scale[name] - position[name] + np.abs(right - last[name])
                 position[name] = np.maximum(position[name], np.abs(right))
                 scale[name], last[name] = position[name] + path, right
-                step[name] = _ratio(np.abs(value - right), scale[name])
+                step[name] = _ratio(np.abs(value - right), np.maximum(scale[name], _FLUSHED))
             result.append(step)
     return result
 

@@ -92,8 +92,10 @@ def check_slots_are_wide(rule: Rule, *, params: Tree = None) -> None:
 def check_slot_dtype_is_obeyed(rule: Rule, *, params: Tree = None) -> None:
     """With ``slot_dtype`` set, the slots have that dtype and keep it, and the rule still runs."""
     here = where(check_slot_dtype_is_obeyed, rule)
-    paths = [path for path, part in lookup.walk(rule) if hasattr(part, "slot_dtype")]
-    if not paths or not _floating(jax.eval_shape(rule.init, _structs(params, "float32"))):
+    # A part without slots of its own has none to keep narrow, whatever state the rules around it have.
+    paths = [path for path, part in lookup.walk(rule) if hasattr(part, "slot_dtype")
+             and _floating(jax.eval_shape(part.init, _structs(params, "float32")))]  # fmt: skip
+    if not paths:
         return
     for dtype in ("bfloat16", "float16"):
         narrow = rule
