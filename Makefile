@@ -23,10 +23,10 @@ RUFF = $(PY) -m ruff check --isolated --target-version py311 --line-length 120 \
 	--per-file-ignores '$(RUFF_IN_TESTS),$(RUFF_IN_SCRIPTS),$(RUFF_IN_SETUP)'
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all readme lint types check bench docs findings clean
+.PHONY: help demo test test-all readme lint types check bench bench-lr-free docs findings clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.installed-demo  ## train a network on the digits and plot its accuracy
 	$(PY) docs/examples/digits.py
@@ -50,6 +50,9 @@ check: lint types test  ## lint, types and tests: what a commit must pass
 
 bench: $(VENV)/.installed-bench  ## measure a training step against hand-written JAX, optax and flax
 	$(PY) benchmarks/bench_step.py
+
+bench-lr-free: $(VENV)/.installed-bench  ## measure learning-rate-free rules against a tuned Adam
+	$(PY) benchmarks/learning_rate_free.py
 
 docs: $(VENV)/.installed-dev $(VENV)/.installed-bench  ## write docs/reference; DOCS_ARGS=--optax measures anew
 	$(PY) docs/generate.py $(DOCS_ARGS)

@@ -27,6 +27,7 @@ for folder in (ROOT, ROOT / "docs"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+import fault_table  # noqa: E402
 import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
@@ -415,6 +416,7 @@ def pages() -> Pages:
     made[SCHEDULES] = schedules_page()
     made[OPTAX] = optax_page(links)
     made[findings.PAGE] = findings.page(MADE)
+    made[fault_table.PAGE] = fault_table.page(MADE)
     made[CHOOSING] = choosing_page()
     return made
 

@@ -16,14 +16,17 @@ Two concepts, Variable and Module, and on them optimizers whose algorithms are p
 
 __version__ = "0.1.0"
 
+from optimkit import config as config
 from optimkit import constants as constants
 from optimkit import errors as errors
 from optimkit import functional as functional
 from optimkit import gradient as gradient
 from optimkit import interop as interop
+from optimkit import io as io
 from optimkit import module as module
 from optimkit import nn as nn
 from optimkit import optimizer as optimizer
+from optimkit import privacy as privacy
 from optimkit import projections as projections
 from optimkit import random as random
 from optimkit import rules as rules

@@ -53,8 +53,40 @@ class NestingError(OptimkitError, RuntimeError):
     """A context that cannot be entered twice was entered twice."""
 
 
+class NonFiniteError(OptimkitError, FloatingPointError):
+    """A variable or a run of gradients is not finite."""
+
+
 class ConformanceError(OptimkitError, AssertionError):
     """A rule does not do what ``optimkit.testing`` checks."""
+
+
+class CheckpointError(OptimkitError, ValueError):
+    """A checkpoint cannot be saved or restored."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A file is no checkpoint, or is not as it was written."""
+
+
+class IncompatibleCheckpointError(CheckpointError):
+    """A checkpoint is whole, and does not fit what it is to be restored into; ``difference`` says where."""
+
+    difference: Any = None
+
+
+class CheckpointLockedError(CheckpointError, BlockingIOError):
+    """Another process writes checkpoints to the folder."""
+
+
+class ConfigError(OptimkitError, TypeError):
+    """An object cannot be written as a config, or a config describes no object."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A config names something that is not registered."""
+
+    __str__ = Exception.__str__  # a KeyError's is the repr of its message, on one line
 
 
 class ConstantVariableWarning(UserWarning):

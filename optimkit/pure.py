@@ -98,7 +98,7 @@ def pure(rule: Rule, lr: Any, *, schedules: Mapping[str, Callable[[Any], Any]] |
         inner = state if clock is None else state["rule"]
         delta, inner = now.update(Step(grads, params, as_scalar(lr, params), **inputs), inner)
         if advance:
-            state = inner if clock is None else {"clock": numerics.count_up(clock), "rule": inner}
+            state = inner if clock is None else {"clock": ticked(clock, now.took_step(inner)), "rule": inner}
         return state, displace(params, delta)
 
     schedule = lr
@@ -118,6 +118,12 @@ def scheduled(where: str, rule: Rule, schedules: Any) -> dict[str, Callable[[Any
         check_real(where, name, domain, getattr(holder, field), "cannot follow a schedule")
         check_values(where, name, follow, partial(lookup.with_value, rule, path, field))
     return dict(schedules or {})
+
+
+def ticked(clock: jax.Array, took_step: Any) -> jax.Array:
+    """Return the clock of schedules after a step; it stands still where the step was left out."""
+    later = numerics.count_up(clock)
+    return later if took_step is True else jnp.where(took_step, later, clock)
 
 
 def as_scalar(lr: Any, params: Tree) -> jax.Array:

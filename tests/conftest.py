@@ -23,8 +23,8 @@ settings.register_profile("full", parent=settings.get_profile("fast"), max_examp
 settings.load_profile(os.environ.get("OPTIMKIT_TEST_EXAMPLES", "fast"))
 
 
-# Scripts that wrote the traces of other people's code; what they need is installed for them alone.
-collect_ignore_glob = ["golden/traces/*.py"]
+# Scripts that wrote what other people's code computes; what they need is installed for them alone.
+collect_ignore_glob = ["golden/privacy/*.py", "golden/traces/*.py"]
 
 
 def pytest_report_header() -> str:

@@ -62,7 +62,8 @@ def bits(*collections: VarCollection) -> Bits:
     result: Bits = {}
     for name, v in (item for vc in collections for item in vc.items()):
         assert not isinstance(v.value, jax.core.Tracer), f"{name} holds a tracer"
-        result[name] = (v.value.dtype, v.value.shape, np.asarray(v.value).tobytes(), v._buffer.open)
+        x = jax.random.key_data(v.value) if jnp.issubdtype(v.value.dtype, jax.dtypes.prng_key) else v.value
+        result[name] = (v.value.dtype, v.value.shape, np.asarray(x).tobytes(), v._buffer.open)
     return result
 
 

@@ -30,7 +30,7 @@ REGENERATE = "OPTIMKIT_REGENERATE_SURFACE"
 LAYERS = [
     {"errors", "hyper", "tree", "numerics", "schedule", "projections", "constants", "placement"},
     {"core", "rules"},
-    {"variable", "module", "gradient", "random", "util", "pure", "optimizer", "ema", "io", "nn", "functional",
+    {"variable", "module", "gradient", "random", "util", "pure", "config", "optimizer", "ema", "io", "nn", "functional",
      "privacy", "scaling"},
     {"contrib", "federated", "interop", "testing", "report"},
     {"optimkit"},
@@ -41,7 +41,7 @@ LAYER = {unit: i for i, units in enumerate(LAYERS) for unit in units}
 BESIDE = {
     "hyper": {"errors"}, "schedule": {"errors", "hyper"}, "tree": {"numerics"},
     "projections": {"errors", "hyper", "numerics"},
-    "functional": {"util"}, "nn": {"functional", "util"}, "optimizer": {"pure", "ema"},
+    "functional": {"util"}, "nn": {"functional", "util"}, "optimizer": {"config", "pure", "ema"},
 }  # fmt: skip
 
 # What type checkers import: it runs where it is used, and nowhere else.
@@ -296,9 +296,9 @@ def test_a_functions_size_counts_its_lines_without_the_docstring():
 PUBLIC = ["optimkit", "optimkit.rules", "optimkit.optimizer", "optimkit.optimizer.scheduler", "optimkit.nn",
           "optimkit.nn.init", "optimkit.functional", "optimkit.functional.divergence", "optimkit.functional.loss",
           "optimkit.functional.parallel", "optimkit.random", "optimkit.schedule", "optimkit.projections",
-          "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient", "optimkit.util",
-          "optimkit.constants", "optimkit.interop", "optimkit.testing", "optimkit.contrib", "optimkit.contrib.rules",
-          "optimkit.contrib.compat"]  # fmt: skip
+          "optimkit.config", "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient",
+          "optimkit.util", "optimkit.constants", "optimkit.interop", "optimkit.privacy", "optimkit.privacy.dpsgd",
+          "optimkit.testing", "optimkit.contrib", "optimkit.contrib.rules", "optimkit.contrib.compat"]  # fmt: skip
 
 
 def exported(tree: ast.Module) -> list[str]:

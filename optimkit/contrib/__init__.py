@@ -1,5 +1,6 @@
 """Stateful optimizers for the rules of :mod:`optimkit.contrib.rules`, by the same names."""
 
+from optimkit.config.registry import register_public
 from optimkit.contrib.adam_variants import ADOPT as ADOPT
 from optimkit.contrib.adam_variants import ACProp as ACProp
 from optimkit.contrib.adam_variants import AdEMAMix as AdEMAMix
@@ -19,6 +20,8 @@ from optimkit.contrib.learning_rate_free import Prodigy as Prodigy
 from optimkit.contrib.low_memory import AdamMini as AdamMini
 from optimkit.contrib.low_memory import GaLore as GaLore
 from optimkit.contrib.mars import MARS as MARS
+from optimkit.contrib.mars import MARSLion as MARSLion
+from optimkit.contrib.mars import MARSShampoo as MARSShampoo
 from optimkit.contrib.muon import Muon as Muon
 from optimkit.contrib.plateau import ReduceOnPlateau as ReduceOnPlateau
 from optimkit.contrib.private import DPSGD as DPSGD
@@ -34,3 +37,5 @@ from optimkit.contrib.schedule_free import ScheduleFreeSGD as ScheduleFreeSGD
 from optimkit.contrib.shampoo import SOAP as SOAP
 from optimkit.contrib.shampoo import Shampoo as Shampoo
 from optimkit.contrib.sophia import Sophia as Sophia
+
+register_public(globals())

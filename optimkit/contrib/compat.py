@@ -21,8 +21,7 @@ import jax.numpy as jnp
 
 from optimkit import rules
 from optimkit.contrib import rules as contrib
-from optimkit.contrib.options import Rate, after, at, before, only, seed_of, unmasked, warmed
-from optimkit.contrib.rules.muon import COEFFICIENTS
+from optimkit.contrib.options import Rate, after, at, before, newton_schulz_of, only, seed_of, unmasked, warmed
 from optimkit.errors import CompositionError, HyperparameterError, message
 from optimkit.numerics import cast
 from optimkit.rules import Chain, Rule, Scaled
@@ -359,7 +358,7 @@ def galore(
 
 def muon(
     learning_rate: Rate,
-    ns_coeffs: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
     ns_steps: int = 5,
     beta: float = 0.95,
     eps: float = 1e-8,
@@ -387,10 +386,7 @@ def muon(
          muon_weight_dimension_numbers=(muon_weight_dimension_numbers, None))  # fmt: skip
     if consistent_rms is not None:
         only("muon", "Its 0.2 is Moonshot's.", consistent_rms=(consistent_rms, 0.2))
-    known: dict[tuple[float, ...], str] = {abc: name for name, abc in COEFFICIENTS.items()}
-    if tuple(ns_coeffs) not in known:
-        raise HyperparameterError(message("compat.muon", "ns_coeffs are not among those that are known.", list(known),
-                                          repr(ns_coeffs)))  # fmt: skip
+    coefficients, ns_steps = newton_schulz_of(ns_coeffs, ns_steps)
     if adam_learning_rate is not None and (callable(learning_rate) or callable(adam_learning_rate)):
         raise HyperparameterError(message(
             "compat.muon", "a learning rate is a function, and there are two.", "numbers, or one for both",
@@ -398,7 +394,7 @@ def muon(
     moments = {"beta1": adam_b1, "beta2": adam_b2, "eps": eps, "eps_root": adam_eps_root}
     adam = rules.NAdam(**moments, warmup=0.0) if nesterov else rules.Adam(**moments)
     return at(learning_rate, contrib.Muon(
-        momentum=beta, nesterov=nesterov, ns_steps=ns_steps, coefficients=known[tuple(ns_coeffs)], ns_eps=eps,
+        momentum=beta, nesterov=nesterov, ns_steps=ns_steps, coefficients=coefficients, ns_eps=eps,
         weight_decay=weight_decay, scale="jordan" if consistent_rms is None else "moonshot",
         other=after(adam_weight_decay, adam),
         other_lr_scale=1.0 if adam_learning_rate is None else adam_learning_rate / learning_rate,  # type: ignore[operator]

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from optimkit.contrib.rules.newton_schulz import COEFFICIENTS, coefficients_of
 from optimkit.errors import HyperparameterError, message
 from optimkit.rules import Chain, Rule, Scaled, WeightDecay
 
@@ -60,3 +62,25 @@ def seed_of(where: str, key: Any, seed: int | None) -> int:
     raise HyperparameterError(message(
         f"compat.{where}", "there is no seed for the noise.", "seed=..., or a key that jax.random.key(seed) returned",
         f"{given!r}"))  # fmt: skip
+
+
+def newton_schulz_of(ns_coeffs: Any, ns_steps: int) -> tuple[str, int]:
+    """Return the name of optax's coefficients, and the number of steps; as in optax, those of each step say how many.
+
+    Raises:
+        HyperparameterError: they are not among those that are known.
+
+    Example:
+        >>> newton_schulz_of((2.0, -1.5, 0.5), 9), newton_schulz_of("dion", 9)
+        (('quintic', 9), ('dion', 5))
+    """
+    presets: dict[Any, Any] = {"standard": coefficients_of("jordan", 1)[0], "dion": coefficients_of("dion", 5)}
+    rows = np.asarray(presets.get(ns_coeffs, ()) if isinstance(ns_coeffs, str) else ns_coeffs, np.float64)
+    steps = len(rows) if rows.ndim == 2 else ns_steps
+    for name in COEFFICIENTS:
+        known = np.array(coefficients_of(name, steps) if rows.ndim == 2 else coefficients_of(name, 1)[0])
+        if known.shape == rows.shape and np.allclose(known, rows, rtol=1e-6):
+            return name, steps
+    raise HyperparameterError(message("compat.muon", "ns_coeffs are not among those that are known.",
+                                      ["standard", *COEFFICIENTS], repr(ns_coeffs),
+                                      "contrib.rules.Muon(coefficients=...) has them by name."))  # fmt: skip

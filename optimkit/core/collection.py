@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state as trace_state
 
 from optimkit.core.variable import BaseVar, Buffer, TrainRef, TrainVar, compiling
-from optimkit.errors import StructureError, describe, message
+from optimkit.errors import StructureError, VariableError, describe, message
 
 Kinds = type[BaseVar] | tuple[type[BaseVar], ...]
 
@@ -141,17 +141,17 @@ class VarCollection(dict[str, BaseVar]):
         block the variables are *open*: they may hold tracers of the trace that it is entered under, and no others.
         """
         pairs = [(v._buffer, x) for v, x in self._pairs(tensors)]
-        saved = [(b, b.value, b.open) for b, _ in pairs]
+        saved = [(b, b.value, b.open, b.kept) for b, _ in pairs]
         here = trace_state()
         compiling.swaps += 1
         try:
-            for b, x in pairs:
-                b.value, b.open = x, here
+            for (b, x), (_, value, opened, kept) in zip(pairs, saved, strict=True):
+                b.kept, b.value, b.open = value if opened is None else kept, x, here
             yield self
         finally:
             compiling.swaps -= 1
-            for b, value, opened in saved:
-                b.value, b.open = value, opened
+            for b, value, opened, kept in saved:
+                b.value, b.open, b.kept = value, opened, kept
 
     @contextlib.contextmanager
     def restored_on_error(self) -> Iterator[VarCollection]:
@@ -282,3 +282,18 @@ class Renamer:
             for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
         return self.chain(name) if self.chain is not None else name
+
+
+def explain_deleted(where: str, vc: VarCollection, error: Exception) -> None:
+    """Raise an error that names the first variable whose array is deleted, in place of JAX's own, which cannot.
+
+    Raises:
+        VariableError: there is one.
+    """
+    for name, v in vc.items():
+        value = v._buffer.value
+        if not isinstance(value, jax.core.Tracer) and value.is_deleted():
+            raise VariableError(message(
+                where, f"the array of {name!r} has been deleted.", None, None,
+                "It was donated, to a program that failed or by other code. Assign a new value to the variable; "
+                "to keep arrays that you read out, copy them first or use donate=False.")) from error  # fmt: skip

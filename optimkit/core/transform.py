@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-from optimkit.core.collection import VarCollection, store
+from optimkit.core.collection import VarCollection, explain_deleted, store
 from optimkit.core.module import Module
 from optimkit.core.variable import BaseVar, RandomState, compiling, unwrap
 from optimkit.errors import StructureError, TraceMutationError, VariableError, describe, message
@@ -251,11 +251,7 @@ class Jit(Transform):
                 raise VariableError(message(
                     repr(self), f"{other!r} and {name!r} hold one array, which cannot be donated twice.", None, None,
                     "Assign a copy: v.assign(jnp.copy(w.value)).")) from error  # fmt: skip
-            if not isinstance(value, jax.core.Tracer) and value.is_deleted():
-                raise VariableError(message(
-                    repr(self), f"the array of {name!r} has been deleted.", None, None,
-                    "It was donated, to a program that failed or by other code. Assign a new value to the variable; "
-                    "to keep arrays that you read out, copy them first or use donate=False.")) from error  # fmt: skip
+        explain_deleted(repr(self), self.vc, error)
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lower for these arguments without running; ``lower(...).compile()`` compiles ahead of time."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,11 +65,13 @@ def reduce_first(x: jax.Array) -> jax.Array:
 class Buffer:
     """Where the array lies: a slot object, so that a compiled call reads and stores thousands in microseconds."""
 
-    __slots__ = ("name", "open", "value")
+    __slots__ = ("kept", "name", "open", "origin", "value")
 
     def __init__(self, value: Any, name: str | None = None):
         self.value = value
         self.name = name  # its name in the first collection that held it, for messages
+        self.kept: Any = None  # while it is open: what it will hold again, which is what a checkpoint saves
+        self.origin: weakref.ref[Any] | None = None  # the module whose memory it is, for those who describe it
         # The trace under which a transform of ours has installed a value: there, tracers may be stored.
         self.open = trace_state() if isinstance(value, jax.core.Tracer) else None
 

@@ -1,5 +1,6 @@
 """Stateful optimizers: rules bound to variables, averages of weights, and objax's schedulers."""
 
+from optimkit.config.registry import register_public
 from optimkit.ema import ExponentialMovingAverage as ExponentialMovingAverage
 from optimkit.ema import ExponentialMovingAverageModule as ExponentialMovingAverageModule
 from optimkit.optimizer import scheduler as scheduler
@@ -44,3 +45,6 @@ from optimkit.optimizer.sign import Lion as Lion
 from optimkit.optimizer.sign import RProp as RProp
 from optimkit.optimizer.sign import SignSGD as SignSGD
 from optimkit.optimizer.sign import Signum as Signum
+
+register_public(globals())
+register_public({name: getattr(scheduler, name) for name in scheduler.__all__}, but=(scheduler.Scheduler,))

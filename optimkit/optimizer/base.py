@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
+from optimkit.config import get_config
 from optimkit.core import GradValues, Module, TrainRef, TrainVar, VarCollection
-from optimkit.core.collection import store
+from optimkit.core.collection import explain_deleted, store
 from optimkit.core.variable import unwrap
 from optimkit.errors import HyperparameterError, StructureError, message
 from optimkit.hyper import check_lr, hyperparameters
-from optimkit.numerics import count_up
 from optimkit.optimizer.binding import bound_grads, check_structure, only, rule_and_lr, state_var, unshared
+from optimkit.optimizer.configs import built
 from optimkit.optimizer.constraints import Constraint, bound_constraints, constrained
 from optimkit.optimizer.describe import named_doc, named_signature
 from optimkit.optimizer.groups import Group, Plan
+from optimkit.optimizer.guard import check_finite
 from optimkit.optimizer.hyperparameters import Tunable, without_schedules
+from optimkit.optimizer.state_dict import load_state_dict, state_dict
 from optimkit.optimizer.summary import Summary, summarize
 from optimkit.placement import place_beside
-from optimkit.pure import as_scalar, check_needs, check_params
+from optimkit.pure import as_scalar, check_needs, check_params, ticked
 from optimkit.rules.base import Rule, Step, check_rule_type, displace
 from optimkit.rules.naming import name_state
 
@@ -108,6 +112,7 @@ class Optimizer(Tunable):
         frozen = self._plan.frozen
         self._trained = VarCollection((name, ref) for name, ref in self.train_vars.items() if name not in frozen)
         self._constraints = bound_constraints(where, constraints, {n: found[n] for n in self._trained.keys()})  # noqa: SIM118
+        self._constraints_given = dict(constraints) if isinstance(constraints, Mapping) else constraints
         dynamic = (dynamic,) if isinstance(dynamic, str) else tuple(dynamic)
         self._add_state(where, lr, dynamic, schedules | self._plan.schedules)
 
@@ -142,6 +147,7 @@ class Optimizer(Tunable):
         value_and_grad_fn: Callable[[Any], tuple[Any, Any]] | None = None,
         key: Any = None,
         hyper_params: Any = None,
+        missing: str = "error",
         **overrides: Any,
     ) -> None:
         """Take one step.
@@ -156,6 +162,8 @@ class Optimizer(Tunable):
             key: a random key, for rules that need it.
             hyper_params: all hyperparameters for this call: a rule as the optimizer's own, with other values, or a
                 mapping from names to values. What groups have of their own stays.
+            missing: ``"skip"`` leaves a variable whose gradient is None, or not in the mapping, as it is, and its own
+                state too; what a rule sums over all variables finds a gradient of 0 there. ``"error"`` raises.
             **overrides: hyperparameters for this call, by name, before those; None keeps one.
 
         Raises:
@@ -176,7 +184,11 @@ class Optimizer(Tunable):
             ))  # fmt: skip
         overrides |= zip(names, positional, strict=False)
         inputs = {"value": value, "grad_fn": grad_fn, "value_and_grad_fn": value_and_grad_fn, "key": key}
-        self._apply(unwrap(lr), grads, inputs, hyper_params, overrides)
+        try:
+            self._apply(unwrap(lr), grads, inputs, hyper_params, overrides, missing)
+        except RuntimeError as error:
+            explain_deleted(f"optimizer.{type(self).__name__}(lr, grads)", self._vc + self.vars(), error)
+            raise
 
     def step(self, grads: Sequence[Any] | Mapping[str, Any], **inputs: Any) -> None:
         """Take one step with the learning rate given to the constructor; keywords as in :meth:`__call__`."""
@@ -228,11 +240,13 @@ class Optimizer(Tunable):
             self(self._own_lr() if lr is None else lr, list(grads.values()), **needed, **overrides)
         return outputs
 
-    def _apply(self, lr: Any, grads: Any, inputs: dict[str, Any], hyper_params: Any, overrides: dict[str, Any]) -> None:
+    def _apply(
+        self, lr: Any, grads: Any, inputs: dict[str, Any], hyper_params: Any, overrides: dict[str, Any], missing: str
+    ) -> None:
         where = f"optimizer.{type(self).__name__}(lr, grads)"
         check_lr(where, lr)
         every = {name: ref.value for name, ref in self.train_vars.items()}
-        grads = bound_grads(where, grads, every, self._plan.frozen, self._rule)
+        grads, absent = bound_grads(where, grads, every, self._plan.frozen, self._rule, missing)
         params = {name: every[name] for name in grads}
         rule = self._rule_now(where, hyper_params, overrides)
         check_needs(where, rule, inputs)
@@ -241,14 +255,15 @@ class Optimizer(Tunable):
         delta, state = rule.update(Step(grads, params, as_scalar(lr, params), **inputs), self._state_tree())
         check_structure(where, rule, "displacement", jax.tree.structure(delta), jax.tree.structure(params))
         moved = constrained(self._constraints, params, delta, displace(params, delta))
-        new = [moved[name] for name in params]
+        new = [params[name] if name in absent else moved[name] for name in params]
         leaves, structure = jax.tree.flatten(state)
         check_structure(where, rule, "state", structure, self._structure)
-        new += leaves
+        old = zip(self._names, self._state.values(), leaves, strict=True)
+        new += [v.value if name.param in absent else x for name, v, x in old] if absent else leaves
         variables = [*self._trained.values(), *self._state.values()]
         if self._schedules:
             variables.append(self.clock)
-            new.append(count_up(self.clock.value))
+            new.append(ticked(self.clock.value, rule.took_step(state)))
         new = [v.checked(x) for v, x in zip(variables, new, strict=True)]
         self._compiled |= any(isinstance(x, jax.core.Tracer) for x in new)
         store([v._buffer for v in variables], new)
@@ -278,13 +293,134 @@ class Optimizer(Tunable):
         result.update((f"{scope}.train_vars[{name}]", ref) for name, ref in self.train_vars.items())
         own = len(f"({type(self).__name__})")
         result.update((scope + name[own:], var) for name, var in (self._state + self._dynamic).items())
+        me = weakref.ref(self)  # set here, not where they are made: a copy of an optimizer owns copies of them
+        for v in (*self._state.values(), *self._dynamic.values(), *([self.clock] if self._schedules else [])):
+            v._buffer.origin = me
         return result
+
+    def get_config(self, *, opaque: bool = False) -> dict[str, Any]:
+        """Return a dict that goes through JSON, from which :meth:`from_config` makes the optimizer as it is now.
+
+        It has the rule, groups, schedules and constraints, the present values of hyperparameters and of ``lr``; see
+        :mod:`optimkit.config`. What the optimizer remembers is in :meth:`state_dict`.
+
+        Args:
+            opaque: whether what cannot be written, such as a lambda, is described in words.
+
+        Raises:
+            ConfigError: something cannot be written; the message has the path to it.
+
+        Example:
+            >>> import optimkit
+            >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(2))})
+            >>> opt = optimkit.optimizer.Momentum(vc, 0.8, lr=0.1)
+            >>> opt.get_config()["rule"]["momentum"], opt.get_config()["lr"]
+            (0.8, 0.1)
+        """
+        return get_config(self, opaque=opaque)
+
+    @classmethod
+    def from_config(cls, vc: VarCollection, config: dict[str, Any]) -> Self:
+        """Return the optimizer that a config describes, bound to variables, with its memory as at the start.
+
+        Args:
+            vc: the variables.
+            config: what :meth:`get_config` returned, of an optimizer of this class; of any, for ``Optimizer`` itself.
+
+        Raises:
+            ConfigError: it is no such config.
+            UnknownNameError: a name in it is not registered.
+
+        Example:
+            >>> import optimkit
+            >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(2))})
+            >>> config = optimkit.optimizer.Adam(vc, beta2=0.99).get_config()
+            >>> Optimizer.from_config(vc, config)
+            Adam(beta1=0.9, beta2=0.99, eps=1e-08, eps_root=0.0; 1 variables, 2 parameters)
+        """
+        return built(cls, vc, config)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as a nested dict of NumPy arrays, in their own dtypes, that shares nothing with it.
+
+        ::
+
+            {"state": {"conv.w": {"mu": ..., "nu": ...}},      by parameter and slot
+             "shared": {"t": ...},                             what belongs to no parameter, such as counters
+             "hyper": {"lr": ..., "beta2": ...},               the learning rate, and dynamic hyperparameters
+             "clock": ...,                                     the step that schedules are at, None without schedules
+             "variables": {...},                               other variables, of subclasses that have some
+             "rules": ["Adam"], "config": {...}}               what wrote it; the latter for people to read
+
+        Parameters are not in it: they belong to the model. Where rules of a composition have slots of one name, that of
+        the rule is before it, ``"Adam.mu"``. Random keys of ``jax.random.key`` are dicts of ``impl`` and ``data``.
+
+        Raises:
+            VariableError: an array is traced, or was donated to a call that failed.
+
+        Example:
+            >>> import optimkit
+            >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(2))})
+            >>> optimkit.optimizer.Momentum(vc).state_dict()["state"]
+            {'w': {'m': array([0., 0.], dtype=float32)}}
+        """
+        return state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, other_rule: bool = False) -> None:
+        """Take over what :meth:`state_dict` returned: all of it or, if anything does not fit, nothing.
+
+        Names, shapes and dtypes must be those of this optimizer, whatever its hyperparameters are. Constants among
+        them, and schedules, are those given to the constructor; they are not taken over.
+
+        Args:
+            state: the dict. It is not changed, and no array of it is kept.
+            other_rule: whether the memory of another rule will do, if its names, shapes and dtypes are the same.
+
+        Raises:
+            StructureError: names or shapes do not fit, or another rule wrote it; with the whole difference.
+            DTypeError: only dtypes do not fit.
+
+        Example:
+            >>> import optimkit
+            >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(2))})
+            >>> first, second = optimkit.optimizer.Momentum(vc, lr=0.1), optimkit.optimizer.Momentum(vc, lr=0.3)
+            >>> first.step([jnp.ones(2)]); second.load_state_dict(first.state_dict())
+            >>> second.lr, second.state["w"].m.value
+            (Array(0.1, dtype=float32), Array([1., 1.], dtype=float32))
+        """
+        load_state_dict(self, state, other_rule)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Hold, for the length of a block, the parameters that the rule evaluates at (its averages, if any)."""
         with self._trained.swapped(self._rule_now().eval_params(self._state_tree(), self._params())):
             yield
+
+    def check_finite(self, max_consecutive: int | None = None) -> None:
+        """Raise if parameters or memory are not finite, or ``SkipNonFinite`` has left out too many steps in a row.
+
+        It waits for the last step and reads all of it: call it every hundred steps or so, outside of ``Jit``.
+
+        Args:
+            max_consecutive: how many steps in a row may be left out; the rule's own number where None.
+
+        Raises:
+            NonFiniteError: with the names of variables.
+
+        Example:
+            >>> import optimkit
+            >>> vc = optimkit.VarCollection({"w": optimkit.TrainVar(jnp.ones(2))})
+            >>> opt = optimkit.optimizer.SGD(vc)
+            >>> opt(0.1, [jnp.array([1.0, jnp.nan])])
+            >>> opt.check_finite()
+            Traceback (most recent call last):
+            ...
+            optimkit.errors.NonFiniteError: SGD.check_finite(): 'w' is not finite.
+              expected finite numbers
+              got      1 that are not
+            SkipNonFinite(rule) leaves such steps out.
+        """
+        check_finite(self, max_consecutive)
 
     def summary(self, width: int = 100) -> Summary:
         """Return the plan as a table: each variable's group, shape, dtype and bytes of state, and each group's rule.

@@ -19,22 +19,25 @@ from optimkit.rules.base import Rule, functions_of_part
 
 
 def bound_grads(
-    where: str, grads: Any, params: dict[str, Any], frozen: frozenset[str], rule: Rule
-) -> dict[str, jax.Array]:
+    where: str, grads: Any, params: dict[str, Any], frozen: frozenset[str], rule: Rule, missing: str = "error"
+) -> tuple[dict[str, jax.Array], set[str]]:
     """Return gradients by name, or raise where they do not fit the parameters one by one.
 
-    Those of frozen parameters are not looked at, and are left out.
+    Those of frozen parameters are not looked at, and are left out. Where ``missing`` is ``"skip"``, gradients may be
+    None: they become zeros, and the second result has their names.
     """
+    if missing not in ("error", "skip"):
+        raise HyperparameterError(message(where, "missing= is unknown.", "'error' or 'skip'", repr(missing)))
     names = list(params)
     if isinstance(grads, Mapping):
         given = list(grads.keys())
-        missing = [n for n in names if n not in given and n not in frozen]
+        lacking = [n for n in names if n not in given and n not in frozen and missing == "error"]
         unknown = [n for n in given if n not in params]
-        if missing or unknown:
+        if lacking or unknown:
             raise StructureError(message(
                 where, "the names of the gradients are not those of the variables.", names, given,
-                f"Missing: {missing}. Unknown: {unknown}."))  # fmt: skip
-        named = {n: grads[n] for n in names if n not in frozen}
+                f"Missing: {lacking}. Unknown: {unknown}."))  # fmt: skip
+        named = {n: grads.get(n) for n in names if n not in frozen}
     elif isinstance(grads, list | tuple):
         if len(grads) != len(names):
             raise StructureError(message(
@@ -46,12 +49,18 @@ def bound_grads(
         raise StructureError(message(where, "the gradients are neither a list nor a mapping.",
                                      f"a list of {len(names)} arrays", type(grads).__name__))  # fmt: skip
     named = {name: unwrap(g) for name, g in named.items() if name not in frozen}
+    absent = {name for name, g in named.items() if g is None} if missing == "skip" else set()
+    if named and absent == named.keys():
+        raise StructureError(message(where, "no variable has a gradient.", "one at least", "None for all"))
+    if absent and rule.per_example:
+        raise StructureError(message(where, f"{type(rule).__name__} needs gradients of all variables, by example."))
+    named |= {name: jnp.zeros_like(params[name]) for name in absent}
     for name, g in named.items():
         if g is not None and not _is_array(g):
             raise DTypeError(message(where, f"the gradient of {name!r} is not an array.", describe(params[name]),
                                      describe(g)))  # fmt: skip
         check_grad(where, name, g, params[name], rule)
-    return {name: jnp.asarray(g) for name, g in named.items()}
+    return {name: jnp.asarray(g) for name, g in named.items()}, absent
 
 
 def _is_array(x: Any) -> bool:

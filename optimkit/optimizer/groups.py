@@ -16,7 +16,7 @@ from optimkit.core import BaseVar
 from optimkit.errors import HyperparameterError, StructureError, message
 from optimkit.hyper import check_hyperparameter
 from optimkit.rules import lookup
-from optimkit.rules.base import LeafRule, Rule, check_rule_type
+from optimkit.rules.base import LeafRule, Rule, check_rule_type, same_value
 from optimkit.rules.compose import Partition, shown_match
 from optimkit.rules.variants import Members, distribute
 
@@ -130,6 +130,20 @@ class Group:
         """Return the hyperparameters that are different for the group, by name."""
         return self.hyperparameters | ({} if self.lr_scale is None else {LR_SCALE: self.lr_scale})
 
+    def _options(self) -> tuple[Any, ...]:
+        own = self.hyperparameters
+        return (self.name, self.match, self.rule, self.lr_scale, self.slot_dtype, self.frozen, self.fallback,
+                self.optional, *own, *own.values())  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Group):
+            return NotImplemented
+        mine, theirs = self._options(), other._options()
+        return len(mine) == len(theirs) and all(map(same_value, mine, theirs))
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.match))
+
     def __repr__(self) -> str:
         match = () if self.match is None else (" | ".join(map(shown_match, self.match)),)
         options = {"rule": self.rule, "slot_dtype": self.slot_dtype, **self.own_values(), "frozen": self.frozen or None}
@@ -165,7 +179,7 @@ def matches(match: tuple[OneMatch, ...], name: str, var: BaseVar) -> bool:
     return False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Together:
     """The match of variables that are in all of some groups and in none of others."""
 

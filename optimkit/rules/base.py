@@ -139,6 +139,10 @@ class Rule:
         """Return the parameters to evaluate at: those given, unless the rule averages."""
         return params
 
+    def took_step(self, state: Tree) -> Any:
+        """Tell whether the step that led to a state counts: schedules wait where a guard has left it out."""
+        return True
+
     def direction(self, step: Step, state: Tree) -> tuple[Tree, Tree]:
         """Return the displacement at ``lr = -1``, which has the sign and the type of a gradient, and the state."""
         return self.update(step.replace(lr=-1.0), state)
@@ -149,7 +153,7 @@ class Rule:
         if type(self) is not type(other):
             return NotImplemented
         mine, theirs = self._fields(), other._fields()
-        return all(_same(x, theirs[name]) for name, x in mine.items())
+        return all(same_value(x, theirs[name]) for name, x in mine.items())
 
     def __hash__(self) -> int:
         return hash((type(self), *self._fields().values()))
@@ -177,7 +181,8 @@ def _is_data(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | Rule) or (isinstance(x, tuple) and any(map(_is_data, x)))
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_value(a: Any, b: Any) -> bool:
+    """Tell whether two fields of a rule are equal; arrays are where all their elements are."""
     if isinstance(a, jax.Array | np.ndarray) or isinstance(b, jax.Array | np.ndarray):
         return a is b or (np.shape(a) == np.shape(b) and bool(np.all(np.asarray(a) == np.asarray(b))))
     return a == b

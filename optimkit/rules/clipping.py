@@ -236,8 +236,8 @@ def example_norm(*grads: jax.Array) -> jax.Array:
     a layer when its norm is known.
 
     Example:
-        >>> float(example_norm(jnp.array([3e30, 0.0]), jnp.array(4e30)))
-        5...e+30
+        >>> f"{example_norm(jnp.array([3e30, 0.0]), jnp.array(4e30)):.3e}"
+        '5.000e+30'
     """
     return numerics.norm(*map(numerics.norm, grads))
 

@@ -40,6 +40,27 @@ def test_galore_follows_the_authors_code():
     assert_follows("GaLore", rules.GaLore(core.Adam(0.9, 0.99), rank=1, scale=0.25))
 
 
+def test_galore_follows_the_authors_code_over_changes_of_the_projection():
+    """With one departure in the code: singular vectors have the signs that are nearest to the old ones, as here."""
+    class Some(rules.GaLore):  # the trace has a matrix for which the rank is 1
+        def _new(self, x):
+            slot = super()._new(x)
+            return {**slot, "p": slot["p"][:, :1]} if x.shape == (2, 3) else slot
+
+        def _projects(self, name, x):
+            return super()._projects(name, x) or name == "weight"
+
+    assert_follows("GaLore_turning", Some(core.Adam(0.9, 0.99), rank=2, frequency=10, scale=0.25))
+
+
+def test_galores_projections_are_those_of_any_signs():
+    """What a step is projected to, P Pᵀ, does not depend on signs; only moments that are kept do."""
+    g = normal(3, 5)
+    p = np.asarray(moved(rules.GaLore(rank=2, frequency=1), [normal(3, 5, seed=1), g], (3, 5))[1]["bases"]["w"]["p"])
+    u = np.linalg.svd(np.asarray(g))[0][:, :2]
+    np.testing.assert_allclose(p @ p.T, u @ u.T, atol=1e-5)
+
+
 def test_galore_remembers_rank_rows_for_a_matrix():
     params = {"w": jnp.zeros((4, 9)), "tall": jnp.zeros((9, 4)), "embed": jnp.zeros((9, 9)), "thin": jnp.zeros((2, 9)),
               "b": jnp.zeros(9), "conv": jnp.zeros((3, 3, 4, 4))}  # fmt: skip

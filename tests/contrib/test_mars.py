@@ -49,6 +49,29 @@ def test_mars_follows_the_authors_code():
     assert_follows("MARS", rules.MARS(weight_decay=0.1))
 
 
+def test_mars_with_lion_follows_the_authors_code():
+    assert_follows("MARSLion", rules.MARSLion(0.9, gamma=0.1, weight_decay=0.1))
+
+
+def test_mars_with_newton_schulz_steps_follows_the_authors_code():
+    others = core.AdamW(0.9, 0.95, weight_decay=0.2)
+    rule = rules.MARSShampoo(gamma=0.05, layout="out_in", weight_decay=0.1, other=others, other_lr_scale=1 / 3)
+    assert_follows("MARSShampoo", rule)
+
+
+def test_mars_with_newton_schulz_steps_and_without_correction_is_muon():
+    grads = [0.1 * np.random.default_rng(i).normal(size=(2, 3)) for i in range(4)]
+    mars = moved(rules.MARSShampoo(gamma=0.0, weight_decay=0.1, scale="moonshot"), grads, np.ones((2, 3)))[0]
+    muon = moved(rules.Muon(nesterov=False, weight_decay=0.1, scale="moonshot"), grads, np.ones((2, 3)))[0]
+    np.testing.assert_allclose(mars, muon, rtol=1e-5)
+
+
+def test_only_matrices_are_corrected_before_newton_schulz_steps():
+    state = rules.MARSShampoo().init({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
+    assert list(state["muon"]["VarianceReduced"]["previous"]) == ["w"]
+    assert "VarianceReduced" not in str(state["other"].keys())
+
+
 def test_mars_without_correction_is_adamw():
     grads = [0.1 * np.random.default_rng(i).normal(size=4) for i in range(4)]
     mars = moved(rules.MARS(0.9, 0.99, gamma=0.0), grads, np.ones(4))[0]
@@ -73,9 +96,10 @@ def test_exact_mars_takes_weights_that_are_loaded_after_construction_for_its_fir
     np.testing.assert_array_equal(state["VarianceReduced"]["previous"]["w"], 100.0)
 
 
-def test_exact_mars_is_served_by_minimize():
-    w = TrainVar(jnp.array([3.0, -2.0]))
-    opt = contrib.MARS(VarCollection({"w": w}), exact=True, weight_decay=0.0)
+@pytest.mark.parametrize("name", ["MARS", "MARSLion", "MARSShampoo"])
+def test_exact_mars_is_served_by_minimize(name):
+    w = TrainVar(jnp.array([[3.0, -2.0], [1.0, 2.5]]))
+    opt = getattr(contrib, name)(VarCollection({"w": w}), exact=True, weight_decay=0.0)
     with pytest.raises(MissingInputError, match="grad_fn"):
         opt(0.1, [w.value])
     for _ in range(3):

@@ -35,6 +35,31 @@ def test_muon_with_moonshots_scale_follows_pytorch():
     assert_follows("Muon_moonshot", rules.Muon(0.9, nesterov=False, scale="moonshot", weight_decay=0.1))
 
 
+@pytest.mark.parametrize(("name", "steps", "apart"), [
+    ("jordan", 5, 0.35), ("quintic", 12, 1e-3), ("cubic", 20, 1e-3), ("polar_express", 9, 1e-3), ("dion", 6, 0.2),
+    ("deepseek", 10, 0.02),
+])  # fmt: skip
+def test_singular_values_come_as_near_to_one_as_the_coefficients_allow(name, steps, apart):
+    """From values of 1 to 0.01, relative to a norm that is larger than the largest of them."""
+    u, v = (np.linalg.qr(np.random.default_rng(i).normal(size=(6, 6)))[0] for i in range(2))
+    g = jnp.asarray(u @ np.diag(np.geomspace(1.0, 1e-2, 6)) @ v, jnp.float32)
+    rule = rules.Muon(coefficients=name, ns_steps=steps, scale="none")
+    values = np.linalg.svd(np.asarray(direction(rule, {"w": g}, {"w": g})["w"]), compute_uv=False)
+    assert np.abs(values - 1).max() < apart
+    if apart > 0.1:
+        assert np.abs(values - 1).max() > 0.01, "these do not converge"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9])
+@pytest.mark.parametrize("name", ["polar_express", "dion", "deepseek"])
+def test_each_step_has_its_coefficients(name, steps):
+    start, g = np.asarray(normal(3, 4), np.float64), np.asarray(normal(3, 4, seed=1), np.float64)
+    wanted = oracle_muon({"w": start}, [{"w": g}], 1.0, coefficients=name, ns_steps=steps)[0]["w"] - start
+    rule = rules.Muon(coefficients=name, ns_steps=steps)
+    got = -direction(rule, {"w": normal(3, 4)}, {"w": normal(3, 4, seed=1)})["w"]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
 def test_matrices_go_to_muon_and_all_else_to_the_other_rule():
     shapes = {
         "block.w": (4, 6), "conv": (3, 3, 4, 8), "conv1d": (3, 4, 8), "bias": (6,), "scale": (), "embed.table": (9, 4),

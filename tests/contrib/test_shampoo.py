@@ -10,12 +10,34 @@ import pytest
 from optimkit.contrib import rules
 from optimkit.rules import AdamW
 from optimkit.rules.base import Step
+from optimkit.testing import check_hyperparameters_matter
 from optimkit.testing.runner import run
 from tests.contrib.golden import assert_follows, inputs
 
 
 def test_soap_follows_the_authors_code():
     assert_follows("SOAP", rules.SOAP(0.95, 0.9, shampoo_beta=0.8, weight_decay=0.0))
+
+
+def test_soap_with_merged_axes_and_normalised_steps_follows_the_authors_code():
+    rule = rules.SOAP(0.95, 0.9, frequency=7, max_dim=8, merge_dims=True, normalize_grads=True, weight_decay=0.0)
+    assert_follows("SOAP_options", rule)
+
+
+@pytest.mark.slow
+def test_each_hyperparameter_of_soap_matters_where_axes_can_be_merged():
+    """The kit's own parameters have no two axes whose product is short enough."""
+    params = {"bias": np.zeros(2), "scale": np.float32(1.5), "kernel": np.ones((2, 2, 5))}
+    check_hyperparameters_matter(rules.SOAP(frequency=3, max_dim=4, precondition_1d=True), params=params)
+
+
+def test_merged_axes_have_one_matrix():
+    """Up to max_dim; the axes of vectors are merged with none, and have none unless told."""
+    params = {"kernel": jnp.ones((3, 3, 4, 50)), "w": jnp.ones((2, 3)), "b": jnp.ones(5), "scale": jnp.ones(())}
+    state = rules.SOAP(max_dim=40, merge_dims=True).init(params)["slots"]
+    shapes = {n: {k: x.shape for k, x in slot.items() if k[0] == "h"} for n, slot in state.items()}
+    assert shapes == {"kernel": {"h0": (36, 36)}, "w": {"h0": (6, 6)}, "b": {}, "scale": {}}
+    assert all(slot["nu"].shape == params[n].shape for n, slot in state.items())
 
 
 def test_shampoo_follows_the_papers_algorithm_by_another_hand():
@@ -46,7 +68,8 @@ HARD = {
 
 
 @pytest.mark.parametrize("rule", [
-    rules.SOAP(frequency=1, eps=0.0), rules.Shampoo(frequency=1, eps=0.0), rules.Shampoo(frequency=2),
+    rules.SOAP(frequency=1, eps=0.0), rules.SOAP(frequency=1, eps=0.0, merge_dims=True, normalize_grads=True),
+    rules.Shampoo(frequency=1, eps=0.0), rules.Shampoo(frequency=2),
     rules.Shampoo(1.0, "none", frequency=1), rules.Shampoo(graft="sgd", frequency=3, start=2),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("case", HARD)

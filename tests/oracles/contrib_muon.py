@@ -33,11 +33,40 @@ def transposed(x: Matrix) -> Matrix:
     return [[row[j] for row in x] for j in range(len(x[0]))]
 
 
-def newton_schulz(g: Matrix, steps: int, a: float, b: float, c: float, eps: float) -> Matrix:
+def coefficients_of(name: str, steps: int) -> list[tuple[float, float, float]]:
+    """Return a, b and c of each step.
+
+    Source: Jordan et al. 2024 for "jordan" and "quintic"; Amsel et al. 2025, Algorithm 1, arXiv:2505.16932, for
+    "polar_express", whose first matrix is divided by 1.01 ‖G‖_F; the report on DeepSeek-V4 for "deepseek", "jordan" and
+    two last steps of "quintic"; optax.contrib.muon for "dion".
+    """
+    polar = [
+        (8.28721201814563, -23.595886519098837, 17.300387312530933),
+        (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+        (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+        (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+        (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+        (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+        (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    ]
+    dion = [(4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046)]
+    jordan, quintic = (3.4445, -4.7750, 2.0315), (2.0, -1.5, 0.5)
+    each: dict[str, list[tuple[float, float, float]]] = {
+        "jordan": [jordan] * steps,
+        "quintic": [quintic] * steps,
+        "cubic": [(1.5, -0.5, 0.0)] * steps,
+        "polar_express": [(a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in polar] + [(1.875, -1.25, 0.375)] * steps,
+        "dion": dion + [(2.8366, -3.0525, 1.2012)] * steps,
+        "deepseek": [jordan] * (steps - 2) + [quintic] * min(steps, 2),
+    }
+    return each[name][:steps]
+
+
+def newton_schulz(g: Matrix, name: str, steps: int, eps: float) -> Matrix:
     """Newton-Schulz: X_0 = G / (‖G‖_F + ε),  X_k = a X + b X Xᵀ X + c (X Xᵀ)² X."""
-    length = norm(np.array(g)) + eps
+    length = (norm(np.array(g)) + eps) * (1.01 if name == "polar_express" else 1.0)
     x = [[quotient(e, length) for e in row] for row in g]
-    for _ in range(steps):
+    for a, b, c in coefficients_of(name, steps):
         cubic = product(product(x, transposed(x)), x)
         quintic = product(product(x, transposed(x)), cubic)
         x = [
@@ -90,7 +119,6 @@ def oracle_muon(
     work in float64, whatever ns_dtype is.
     """
     inside = {n for n, p in params.items() if is_matrix(np.shape(p)[1:] if n in stacked else np.shape(p), layout)}
-    abc = {"jordan": (3.4445, -4.7750, 2.0315), "quintic": (2.0, -1.5, 0.5), "cubic": (1.5, -0.5, 0.0)}[coefficients]
     if other_lr_scale is None:
         other_lr_scale = 0.015 if scale == "jordan" else 1.0
     rates = [other_lr_scale * lr_at(lr, t) for t in range(1, len(grads) + 1)]
@@ -112,7 +140,7 @@ def oracle_muon(
                 first, last = kernel.shape[0], kernel.shape[-1]
                 flat = kernel.reshape(-1, last) if layout == "in_out" else kernel.reshape(first, -1)
                 inputs, outputs = flat.shape if layout == "in_out" else flat.shape[::-1]
-                o = np.array(newton_schulz(flat.tolist(), ns_steps, *abc, ns_eps)).reshape(kernel.shape)
+                o = np.array(newton_schulz(flat.tolist(), coefficients, ns_steps, ns_eps)).reshape(kernel.shape)
                 s = {"jordan": math.sqrt(max(1.0, outputs / inputs)), "none": 1.0,
                      "moonshot": 0.2 * math.sqrt(max(inputs, outputs))}[scale]  # fmt: skip
                 w[name][layer] = w[name][layer] - eta * (s * o + weight_decay * w[name][layer])

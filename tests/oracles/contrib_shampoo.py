@@ -27,6 +27,25 @@ def matrices_of(shape: tuple[int, ...], longest: int) -> Matrices:
     return [np.zeros((n, n)) if n <= longest and 0 not in shape else None for n in shape]
 
 
+def merged_shape(shape: tuple[int, ...], longest: int) -> tuple[int, ...]:
+    """Return a shape with axes merged from the first on (nikhilvyas/SOAP, merge_dims)."""
+    new: list[int] = []
+    current = 1
+    for n in shape:
+        if current * n > longest:
+            if current > 1:
+                new.append(current)
+                current = n
+            else:
+                new.append(n)
+                current = 1
+        else:
+            current = current * n
+    if current != 1 or not new:
+        new.append(current)
+    return tuple(new)
+
+
 def add_products(h: Matrices, g: np.ndarray, decay: float, weight: float) -> None:
     """H^i ← decay H^i + weight G_(i) G_(i)ᵀ, where G_(i) has axis i as rows (Gupta et al. 2018, Definition 6)."""
     for axis, matrix in enumerate(h):
@@ -146,6 +165,8 @@ def oracle_soap(
     frequency: int = 10,
     max_dim: int = 10000,
     precondition_1d: bool = False,
+    merge_dims: bool = False,
+    normalize_grads: bool = False,
     weight_decay: float = 0.01,
 ) -> Trajectory:
     """SOAP.
@@ -163,8 +184,29 @@ def oracle_soap(
 
     Deviations, those of the authors' code: the first gradient sets L, R and their eigenvectors, and there is no step;
     t counts from the second one. Columns are sorted by diag(Qᵀ L Q), V with them. Decay subtracts η λ W. shampoo_beta
-    stands for β2 in L and R. Vectors have no matrices without ``precondition_1d``. eps_root is not in the paper.
+    stands for β2 in L and R. Vectors have no matrices without ``precondition_1d``. With ``merge_dims`` parameters of
+    two axes and more are reshaped: an axis joins the one before it where that is then no longer than max_dim. With
+    ``normalize_grads`` N is divided by its RMS, and multiplied by √(1 - β2^t) / (1 - β1^t). eps_root is not in the
+    paper.
     """
+    if merge_dims:
+        shapes = {n: np.shape(p) for n, p in params.items()}
+        merged = {n: merged_shape(s, max_dim) for n, s in shapes.items()}
+        params, *grads = ({n: np.reshape(x, merged[n]) for n, x in tree.items()} for tree in (params, *grads))
+        if not precondition_1d:  # of what is merged to one axis the original number of axes counts
+            flat = {n for n, s in merged.items() if len(s) == 1 < len(shapes[n])}
+            ways = [
+                oracle_soap({n: p for n, p in params.items() if (n in flat) == one},
+                            [{n: g[n] for n in g if (n in flat) == one} for g in grads], lr, beta1=beta1, beta2=beta2,
+                            eps=eps, eps_root=eps_root, shampoo_beta=shampoo_beta, frequency=frequency, max_dim=max_dim,
+                            precondition_1d=one, normalize_grads=normalize_grads, weight_decay=weight_decay)
+                for one in (True, False)
+            ]  # fmt: skip
+        else:
+            ways = [oracle_soap(params, grads, lr, beta1=beta1, beta2=beta2, eps=eps, eps_root=eps_root,
+                                shampoo_beta=shampoo_beta, frequency=frequency, max_dim=max_dim, precondition_1d=True,
+                                normalize_grads=normalize_grads, weight_decay=weight_decay)]  # fmt: skip
+        return [{n: x.reshape(shapes[n]) for way in steps for n, x in way.items()} for steps in zip(*ways, strict=True)]
     w, m, v = copies(params), zeros(params), zeros(params)
     decay = beta2 if shampoo_beta is None else shampoo_beta
     h: dict[str, Matrices] = {}
@@ -189,6 +231,9 @@ def oracle_soap(
                     n[i] = quotient(mean[i], math.sqrt(v[name][i] / (1 - beta2**t) + eps_root) + eps)
                 for axis, basis in enumerate(q[name]):
                     n = n if basis is None else times(n, basis, axis)
+                if normalize_grads:
+                    rms = norm(n) / math.sqrt(max(n.size, 1))
+                    n = np.zeros_like(n) if rms == 0 else n / rms * math.sqrt(1 - beta2**t) / (1 - beta1**t)
                 for i in elements(n):
                     w[name][i] = w[name][i] - eta * (n[i] + weight_decay * w[name][i])
             add_products(h[name], g[name], decay, 1 - decay)

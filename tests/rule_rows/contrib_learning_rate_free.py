@@ -61,7 +61,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "Mechanic": row(
         rules.Mechanic(core.Momentum(), s_init=0.1, s_decay=1.0), momo.oracle_mechanic, {**TUNED, "momentum": MEAN}
     ),
-    "ACProp": row(rules.ACProp(), adam.oracle_acprop, {"beta1": ("even", 0.1, 0.99), "beta2": MEAN, "eps": EPS}),
+    # Without memory the divisor is one deviation: where a gradient hardly deviates, it is mostly that one's rounding.
+    "ACProp": row(
+        rules.ACProp(),
+        adam.oracle_acprop,
+        {"beta1": ("even", 0.1, 0.99), "beta2": ("even", 0.5, 0.99), "eps": EPS},
+    ),
     "ADOPT": row(rules.ADOPT(), adam.oracle_adopt, {**MOMENTS, "eps": EPS}),
     "ADOPT without clipping": row(rules.ADOPT(clipping=False), adam.oracle_adopt, {**MOMENTS, "eps": EPS}),
     "AdEMAMix": row(rules.AdEMAMix(), adam.oracle_ademamix, SLOW),

@@ -27,4 +27,8 @@ ROWS: dict[str, dict[str, Any]] = {
             MUON,
         ),
     ),
+    "Muon by the Polar Express": but(
+        {"check_hyperparameters_matter": "nine steps converge: one more, and ns_eps, make no difference"},
+        row(rules.Muon(coefficients="polar_express", ns_steps=9, other_lr_scale=0.5), oracle_muon, MUON),
+    ),
 }

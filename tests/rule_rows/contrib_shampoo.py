@@ -11,6 +11,7 @@ from tests.rule_rows.adam_variants import ADAM, EPS, MEAN, RATE, row
 
 SHAMPOO = {"graft_eps": EPS, "momentum": MEAN, "weight_decay": RATE}
 MEANS = {**SHAMPOO, "beta2": ("even", 0.9, 0.9999)}
+MERGED = {"check_hyperparameters_matter": "no axes of the kit's matrix can be merged; test_shampoo.py has others"}
 SOAP = {**ADAM, "beta2": ("even", 0.5, 0.999), "weight_decay": RATE}
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -23,5 +24,17 @@ ROWS: dict[str, dict[str, Any]] = {
             {"eps": ("log", 1e-3, 1.0)},
         ),
     ),
-    "SOAP": row(rules.SOAP(frequency=3, max_dim=2, precondition_1d=True), oracle_soap, SOAP),
+    "SOAP": but(
+        MERGED,
+        row(rules.SOAP(frequency=3, max_dim=2, precondition_1d=True), oracle_soap, SOAP),
+    ),
+    # Of what the oracle starts from axes of 1 are merged, and those whose product is 2.
+    "SOAP of merged axes": but(
+        MERGED,
+        row(
+            rules.SOAP(frequency=3, max_dim=2, merge_dims=True, normalize_grads=True),
+            oracle_soap,
+            {**SOAP, "beta1": ("even", 0.0, 0.95)},
+        ),
+    ),
 }

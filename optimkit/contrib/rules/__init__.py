@@ -1,5 +1,6 @@
 """Rules that are newer, rarer or more demanding than those of :mod:`optimkit.rules`, under the same contract."""
 
+from optimkit.config.registry import register_public
 from optimkit.contrib.rules.adam_mini import AdamMini as AdamMini
 from optimkit.contrib.rules.ademamix import AdEMAMix as AdEMAMix
 from optimkit.contrib.rules.ademamix import SimplifiedAdEMAMix as SimplifiedAdEMAMix
@@ -16,6 +17,8 @@ from optimkit.contrib.rules.distance import LDoG as LDoG
 from optimkit.contrib.rules.galore import GaLore as GaLore
 from optimkit.contrib.rules.kron import PSGDKron as PSGDKron
 from optimkit.contrib.rules.mars import MARS as MARS
+from optimkit.contrib.rules.mars import MARSLion as MARSLion
+from optimkit.contrib.rules.mars import MARSShampoo as MARSShampoo
 from optimkit.contrib.rules.mechanic import Mechanic as Mechanic
 from optimkit.contrib.rules.momo import MoMo as MoMo
 from optimkit.contrib.rules.momo import MoMoAdam as MoMoAdam
@@ -35,3 +38,5 @@ from optimkit.contrib.rules.schedule_free import ScheduleFreeSGD as ScheduleFree
 from optimkit.contrib.rules.shampoo import SOAP as SOAP
 from optimkit.contrib.rules.shampoo import Shampoo as Shampoo
 from optimkit.contrib.rules.sophia import Sophia as Sophia
+
+register_public(globals())

@@ -54,7 +54,8 @@ class BlockAdam(Adam):
                 "AdamMini", f"an axis of {p.shape[self.axis]} does not divide into {self.parts} heads.",
                 f"a multiple of {self.parts}", f"shape {list(p.shape)}",
                 'Say which parameters have heads: AdamMini(blocks=((r"wq$", "heads"), ...)).'))  # fmt: skip
-        return {"mu": jnp.zeros_like(p), "nu": jnp.zeros(count, p.dtype)}
+        zeros = jnp.zeros_like(p)
+        return {"mu": zeros, "nu": jnp.zeros_like(self._means(zeros))}  # sharded as the means of each step are
 
     def update_leaf(self, g: jax.Array, slot: Slot, p: jax.Array, *, lr: Any, t: Any) -> tuple[jax.Array, Slot]:
         """Return the displacement and the moments."""

@@ -15,12 +15,12 @@ from optimkit.rules.base import LeafRule, Slot
 class Anchored(LeafRule):
     """A rule of leaves that remembers where training began: at the parameters of the first step, not at ``init``.
 
-    Weights are often loaded after an optimizer is made. ``x0`` keeps the dtype of the arithmetic whatever
-    ``slot_dtype`` is: parameters are a sum with it, and would be moved by its rounding.
+    Weights are often loaded after an optimizer is made, so ``x0`` is 0 until then. It keeps the dtype of the arithmetic
+    whatever ``slot_dtype`` is: parameters are a sum with it, and would be moved by its rounding.
     """
 
     def _init_slot(self, p: jax.Array) -> Slot:
-        return {**super()._init_slot(p), "x0": jnp.array(p, numerics.compute_dtype(p.dtype), copy=True)}
+        return {**super()._init_slot(p), "x0": jnp.zeros_like(p, numerics.compute_dtype(p.dtype))}
 
     @staticmethod
     def anchor(slot: Slot, p: jax.Array, t: Any) -> jax.Array:

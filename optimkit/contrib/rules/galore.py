@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.matrices import placed_as, product, whole
+from optimkit.contrib.rules.matrices import placed_as, product, whole, zeros_along
 from optimkit.contrib.rules.routing import EMBEDDINGS_AND_HEADS, matches
 from optimkit.errors import CompositionError, message
 from optimkit.hyper import hyper
@@ -91,8 +91,10 @@ class GaLore(Wrapper):
         return {"inner": self.inner.init(small), "bases": bases}
 
     def _new(self, x: jax.Array) -> Slot:
+        dtype = numerics.compute_dtype(x.dtype)
+        shorter = zeros_along(wide(x, dtype), int(x.shape[0] > x.shape[1]))
         return {
-            "p": jnp.eye(min(x.shape), self.rank, dtype=numerics.compute_dtype(x.dtype)),
+            "p": jnp.eye(len(shorter), self.rank, dtype=dtype) + shorter[:, None],
             "wait": jnp.zeros((), jnp.int32),
         }
 

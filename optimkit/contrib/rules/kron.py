@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.matrices import placed_as, product, whole
+from optimkit.contrib.rules.matrices import placed_as, product, whole, zeros_along
 from optimkit.contrib.rules.shampoo import along, outer
 from optimkit.hyper import hyper
 from optimkit.rules.adam_variants import debiased, ema
@@ -68,7 +68,8 @@ class KroneckerDirection(Rule):
         triangles = self._axes(p.shape)[: len(shape)] or [False] * len(shape)
         slot = {"mu": jnp.zeros_like(p, dtype)}
         for i, (n, full) in enumerate(zip(shape, triangles, strict=True)):
-            slot[f"q{i}"] = scale * (jnp.eye(n, dtype=dtype) if full else jnp.ones(n, dtype))
+            row = zeros_along(_flat(slot["mu"]), i)
+            slot[f"q{i}"] = scale * (row + (jnp.eye(n, dtype=dtype) if full else 1))
         return slot
 
     def update(self, step: Step, state: Tree) -> tuple[Tree, Tree]:

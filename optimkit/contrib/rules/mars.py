@@ -1,4 +1,4 @@
-"""MARS: variance reduction before a preconditioned rule."""
+"""MARS: variance reduction before AdamW, Lion, or what Muon does with matrices."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
+from optimkit.contrib.rules.muon import Muon, OrthogonalMomentum
 from optimkit.hyper import hyper
-from optimkit.rules.adam import Adam
+from optimkit.rules.adam import Adam, AdamW
 from optimkit.rules.base import Rule, Step, Tree
 from optimkit.rules.compose import Chain, Composed
+from optimkit.rules.sign import Lion
 from optimkit.rules.stages import WeightDecay
 
 
-class VarianceReduced(Rule):
+class Correction(Rule):
+    """What says how gradients are corrected, in :class:`MARS` and its relatives."""
+
+    gamma: float = hyper(0.025, "[0, inf)", "strength of the correction")
+    max_norm: float = hyper(1.0, "(0, inf]", "longest corrected gradient of a parameter; inf for any")
+    exact: bool = hyper(False, bool, "whether the old gradient is that of this batch")
+
+
+class Remembering(Rule):
+    """The decay that :class:`VarianceReduced` corrects for. It is apart so that it comes first."""
+
+    beta1: float = hyper(0.95, "[0, 1)", "decay of the mean that the correction is for")
+
+
+class VarianceReduced(Correction, Remembering):
     """The corrected gradient of :class:`MARS`: a stage.
 
     State: ``previous``, the last gradient or, where it is exact, the last parameters, shaped as the parameter, float32;
     ``t``, int32.
     """
-
-    beta1: float = hyper(0.95, "[0, 1)", "decay of the mean that the correction is for")
-    gamma: float = hyper(0.025, "[0, inf)", "strength of the correction")
-    max_norm: float = hyper(1.0, "(0, inf]", "longest corrected gradient of a parameter; inf for any")
-    exact: bool = hyper(False, bool, "whether the old gradient is that of this batch")
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -72,7 +83,8 @@ class MARS(Composed, VarianceReduced, Adam):
     as the parameter, float32; ``t``, int32.
 
     Deviations: as in the authors' code, g' is 0 at the first step, which is amplified. The paper's, and ``exact``'s, is
-    the first gradient. ``max_norm`` is 1 there. ``eps_root`` is not in the paper.
+    the first gradient. ``max_norm`` is 1 there, and ‖c‖ that of one parameter in the code. ``eps_root`` is not in the
+    paper. ``amsgrad`` of the code is left out. For its other forms see :class:`MARSLion` and :class:`MARSShampoo`.
 
     Reference: Yuan et al. 2024, MARS: Unleashing the Power of Variance Reduction for Training Large Models, Algorithm
     2. arXiv:2411.10438.
@@ -94,3 +106,92 @@ class MARS(Composed, VarianceReduced, Adam):
     def compose(self) -> Rule:
         """Return ``Chain(VarianceReduced(...), Adam(...), WeightDecay(...))``."""
         return Chain(self.part(VarianceReduced), self.part(Adam), WeightDecay(self.weight_decay))
+
+
+class MARSLion(Composed, VarianceReduced):
+    """Lion, with one memory, on the corrected gradients of :class:`MARS`: half of its memory.
+
+    ::
+
+        c as in MARS
+        m ← β₁ m + (1 − β₁) c
+        p ← p − lr · (sign(m) + weight_decay · p)
+
+    Where Lion would do: its learning rates are three to ten times smaller than AdamW's, and decays as many times
+    larger. It is ``Chain(VarianceReduced(beta1, ...), Lion(beta1, beta1, weight_decay))``. Memory: two float32 per
+    parameter.
+
+    State: those of its parts: ``previous``, as in :class:`MARS`, and ``m``, shaped as the parameter, float32, from 0;
+    ``t``, int32.
+
+    Deviations: those of :class:`MARS` in g' and ``max_norm``.
+
+    Reference: Yuan et al. 2024, MARS: Unleashing the Power of Variance Reduction for Training Large Models, MARS-Lion.
+    arXiv:2411.10438.
+
+    Example:
+        >>> from optimkit import contrib, pure
+        >>> init, apply = pure(contrib.rules.MARSLion(), lr=0.1)
+        >>> params = {"w": jnp.zeros(2)}; state = init(params)
+        >>> for g in (3.0, 0.1): state, params = apply({"w": jnp.array([g, -g])}, state, params)
+        >>> params["w"]
+        Array([-0.2,  0.2], dtype=float32)
+    """
+
+    reference = "Yuan et al. 2024, MARS-Lion. arXiv:2411.10438"
+    weight_decay: float = hyper(0.01, "[0, inf)", "rate of decay, times the learning rate")
+
+    def compose(self) -> Rule:
+        """Return ``Chain(VarianceReduced(...), Lion(...))``."""
+        return Chain(self.part(VarianceReduced), Lion(self.beta1, self.beta1, self.weight_decay))
+
+
+class MARSShampoo(Correction, Muon):
+    """:class:`~optimkit.contrib.rules.Muon` whose matrices see the corrected gradients of :class:`MARS`: MARS-M, too.
+
+    ::
+
+        c = g + γ μ / (1 − μ) · (g − g');  c ← c · min(1, max_norm / ‖c‖)          as in MARS, of matrices only
+        M ← μ M + (1 − μ) c
+        X, W as in Muon, without nesterov
+
+    ``scale="moonshot"`` is MARS-M: AdamW's learning rate and decay, for all parameters. Routing, ``stacked`` layers and
+    coefficients are those of :class:`~optimkit.contrib.rules.Muon`. ``exact`` costs a second gradient at each step:
+    call ``minimize``. Memory: two float32 per element of a matrix, and that of ``other``.
+
+    State: by route: ``muon``, ``stacked``: ``previous``, as in :class:`MARS`, and ``mu``, shaped as the parameter,
+    float32, from 0; ``t``, int32; ``other``: that rule's.
+
+    Deviations: those of :class:`MARS` in g' and ``max_norm``. The paper has singular values of exactly 1, by a
+    decomposition; Newton-Schulz steps are those of the authors' code, there in bfloat16. In that code "jordan" goes
+    with one learning rate for all, here ``other`` has 0.015 times that of matrices unless told, as in Muon; and kernels
+    of more than two axes go to AdamW.
+
+    Reference: Yuan et al. 2024, MARS: Unleashing the Power of Variance Reduction for Training Large Models,
+    MARS-Shampoo, arXiv:2411.10438; Liu, Yuan & Gu 2025, MARS-M: When Variance Reduction Meets Matrices.
+    arXiv:2510.21800.
+
+    Raises:
+        CompositionError: ``elsewhere`` or ``stacked`` is neither a regular expression nor a function.
+
+    Example:
+        >>> from optimkit import contrib, pure
+        >>> rule = contrib.rules.MARSShampoo(coefficients="cubic", ns_steps=20, weight_decay=0.0)
+        >>> params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+        >>> rule.routes(params)
+        {'b': 'other', 'w': 'muon'}
+        >>> init, apply = pure(rule, lr=1.0)
+        >>> grads = {"w": jnp.array([[0.0, 2.0], [-6.0, 0.0]]), "b": jnp.zeros(2)}
+        >>> apply(grads, init(params), params)[1]["w"].round(3) + 0.0
+        Array([[ 0., -1.],
+               [ 1.,  0.]], dtype=float32)
+    """
+
+    reference = "Yuan et al. 2024, MARS-Shampoo. arXiv:2411.10438; Liu, Yuan & Gu 2025, MARS-M. arXiv:2510.21800"
+    nesterov: bool = hyper(False, bool, "whether the gradient is averaged in a second time")
+    weight_decay: float = hyper(0.01, "[0, inf)", "rate of decay of the matrices, times the learning rate")
+    other: Rule = AdamW(0.9, 0.95, weight_decay=0.1)
+
+    def _of_matrices(self, direction: type[OrthogonalMomentum]) -> Rule:
+        reduced = VarianceReduced(self.momentum, self.gamma, self.max_norm, self.exact)
+        return Chain(reduced, super()._of_matrices(direction))

@@ -29,6 +29,16 @@ def placed_as(x: jax.Array, like: jax.Array) -> jax.Array:
     return x if all(axis is None for axis in sharding.spec) else jax.sharding.reshard(x, sharding)
 
 
+def zeros_along(x: jax.Array, axis: int) -> jax.Array:
+    """Return a zero for each index of an axis, on the devices where what is summed over the other axes will be.
+
+    Example:
+        >>> zeros_along(jnp.ones((2, 3)), 1)
+        Array([0., 0., 0.], dtype=float32)
+    """
+    return jnp.sum(jnp.zeros_like(x), axis=[i for i in range(x.ndim) if i != axis])
+
+
 def product(*matrices: jax.Array) -> jax.Array:
     """Return the product of matrices, from the left, float32 in full precision.
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from optimkit import numerics
-from optimkit.contrib.rules.matrices import each, placed_as, product, whole
+from optimkit.contrib.rules.matrices import each, placed_as, whole
+from optimkit.contrib.rules.newton_schulz import COEFFICIENTS, coefficients_of, newton_schulz
 from optimkit.contrib.rules.routing import (
     EMBEDDINGS_AND_HEADS,
     NEVER,
@@ -25,10 +25,6 @@ from optimkit.rules.stages import WeightDecay
 from optimkit.rules.wrappers import Scaled
 from optimkit.tree import names_and_leaves
 
-# The article's, with the steepest slope at 0, by which singular values come near 1 in five steps and stay about it; two
-# that converge to 1, the first of them the article's other example.
-COEFFICIENTS = {"jordan": (3.4445, -4.7750, 2.0315), "quintic": (2.0, -1.5, 0.5), "cubic": (1.5, -0.5, 0.0)}
-
 
 class OrthogonalMomentum(LeafRule):
     """Momentum whose singular values are all made about 1: what :class:`Muon` does with a matrix.
@@ -40,7 +36,7 @@ class OrthogonalMomentum(LeafRule):
     momentum: float = hyper(0.95, "[0, 1)", "decay of the mean of gradients, μ")
     nesterov: bool = hyper(True, bool, "whether the gradient is averaged in a second time")
     ns_steps: int = hyper(5, "int [1, inf)", "Newton-Schulz steps")
-    coefficients: str = hyper("jordan", ("jordan", "quintic", "cubic"), "a, b and c of a Newton-Schulz step")
+    coefficients: str = hyper("jordan", tuple(COEFFICIENTS), "a, b and c of the Newton-Schulz steps")
     ns_eps: float = hyper(1e-7, "[0, inf)", "added to the norm that a matrix is divided by")
     ns_dtype: str = hyper("float32", ("float32", "bfloat16"), "dtype of the Newton-Schulz steps")
     scale: str = hyper("jordan", ("jordan", "moonshot", "none"), "how the shape scales the step")
@@ -59,8 +55,8 @@ class OrthogonalMomentum(LeafRule):
     def orthogonal(self, x: jax.Array) -> jax.Array:
         """Return a kernel with singular values of about 1, as a matrix, times the factor of its shape."""
         rows, columns = matrix_shape(x.shape, self.layout)
-        abc = COEFFICIENTS[self.coefficients]
-        wide = newton_schulz(x.reshape(rows, columns), self.ns_steps, abc, self.ns_eps, self.ns_dtype)
+        steps = coefficients_of(self.coefficients, self.ns_steps)
+        wide = newton_schulz(x.reshape(rows, columns), steps, self.ns_eps, self.ns_dtype)
         fan_in, fan_out = (rows, columns) if self.layout == "in_out" else (columns, rows)
         factors = {"jordan": max(1.0, fan_out / fan_in) ** 0.5, "moonshot": 0.2 * max(fan_in, fan_out) ** 0.5}
         return factors.get(self.scale, 1.0) * wide.reshape(x.shape)
@@ -84,6 +80,11 @@ class Muon(Composed, OrthogonalMomentum):
         s = √max(1, outputs / inputs)     scale="jordan";  0.2 √max(inputs, outputs)  scale="moonshot"
         (a, b, c) = (3.4445, −4.775, 2.0315)  "jordan";  (2, −1.5, 0.5)  "quintic";  (1.5, −0.5, 0)  "cubic"
 
+    "jordan" has the steepest slope at 0: singular values come near 1 in five steps, and stay between 0.7 and 1.2.
+    "quintic" and "cubic" converge to 1, slowly. "deepseek" is "jordan" with "quintic" for the last two, of ten in their
+    model. "polar_express" and "dion" have other numbers at each step: those of the former are the best there are for
+    that number of steps.
+
     For the matrices inside a network, above all those of transformers: it takes less steps than AdamW there. What goes
     where::
 
@@ -104,11 +105,14 @@ class Muon(Composed, OrthogonalMomentum):
 
     Deviations: the mean is the authors' code's; in the article B ← μ B + G, of which X is the same but for ns_eps. The
     steps of Newton and Schulz are in float32; in the code they are in ``ns_dtype="bfloat16"``. For a kernel of more
-    than two axes the code's s looks at the last two of them, here at the flattened matrix. 0/0 is 0.
+    than two axes the code's s looks at the last two of them, here at the flattened matrix. 0/0 is 0. optax 0.2.8
+    divides B by 1 − μᵗ, which neither the article nor its code does; that changes M with ``nesterov``, where the
+    gradient is so much the less of it.
 
     Reference: Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks,
     https://kellerjordan.github.io/posts/muon; Liu et al. 2025, Muon is Scalable for LLM Training, equation (4), for
-    "moonshot" and the decay. arXiv:2502.16982.
+    "moonshot" and the decay. arXiv:2502.16982. Amsel, Persson, Musco & Gower 2025, The Polar Express, Algorithm 1, for
+    "polar_express". arXiv:2505.16932. optax's muon for "dion"; the report on DeepSeek-V4 for "deepseek".
 
     Raises:
         CompositionError: ``elsewhere`` or ``stacked`` is neither a regular expression nor a function.
@@ -137,21 +141,24 @@ class Muon(Composed, OrthogonalMomentum):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rule_type("Muon", self.other)
+        own = type(self).__name__
+        check_rule_type(own, self.other)
         for name in ("elsewhere", "stacked"):
-            object.__setattr__(self, name, compiled(f"Muon({name}=...)", getattr(self, name)))
+            object.__setattr__(self, name, compiled(f"{own}({name}=...)", getattr(self, name)))
 
     def compose(self) -> Rule:
         """Return the partition of matrices, stacks of them, and all others."""
-        decay = WeightDecay(self.weight_decay)
         scale = self.other_lr_scale
         if scale is None:
             scale = 0.015 if self.scale == "jordan" else 1.0
-        rules = {"muon": Chain(self.part(OrthogonalMomentum), decay), "other": Scaled(self.other, scale)}
+        rules = {"muon": self._of_matrices(OrthogonalMomentum), "other": Scaled(self.other, scale)}
         if self.stacked != NEVER:
-            rules["stacked"] = Chain(self.part(StackedOrthogonalMomentum), decay)
+            rules["stacked"] = self._of_matrices(StackedOrthogonalMomentum)
         routes = ((Goes(label, self.layout, self.elsewhere, self.stacked), rule) for label, rule in rules.items())
         return Routes(*routes, labels=tuple(rules))
+
+    def _of_matrices(self, direction: type[OrthogonalMomentum]) -> Rule:
+        return Chain(self.part(direction), WeightDecay(self.weight_decay))
 
     def routes(self, params: Tree) -> dict[str, str]:
         """Return for each parameter, by name, whether it goes to ``"muon"``, ``"stacked"`` or ``"other"``."""
@@ -165,7 +172,7 @@ class Muon(Composed, OrthogonalMomentum):
         for name, default in (("elsewhere", EMBEDDINGS_AND_HEADS), ("stacked", NEVER)):
             if getattr(self, name) != default:
                 shown.append(f"{name}={shown_match(getattr(self, name))}")
-        return f"Muon({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 # --- what goes where --------------------------------------------------------------------------------------------------
@@ -206,37 +213,3 @@ def matrix_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int]:
     for n in shape[:-1] if layout == "in_out" else shape[1:]:
         size *= n
     return (size, shape[-1]) if layout == "in_out" else (shape[0], size)
-
-
-# --- orthogonalisation ------------------------------------------------------------------------------------------------
-
-
-def newton_schulz(x: jax.Array, steps: int, coefficients: tuple[Any, Any, Any], eps: Any, dtype: str) -> jax.Array:
-    """Return a matrix with the singular vectors of ``x`` and singular values near 1; zeros for zeros.
-
-    ``X ← a X + b X Xᵀ X + c (X Xᵀ)² X``, from ``x / (‖x‖_F + eps)``.
-
-    Args:
-        x: the matrix.
-        steps: how often.
-        coefficients: a, b and c.
-        eps: added to the norm.
-        dtype: "float32" for the dtype of ``x``, "bfloat16".
-
-    Example:
-        >>> newton_schulz(jnp.diag(jnp.array([3.0, 0.5])), 20, (1.5, -0.5, 0.0), 0.0, "float32").round(3)
-        Array([[1., 0.],
-               [0., 1.]], dtype=float32)
-    """
-    a, b, c = (numerics.cast(k, x.dtype) for k in coefficients)
-    tall = x.shape[0] > x.shape[1]
-    unit = numerics.safe_divide(x.T if tall else x, numerics.norm(x) + eps)
-    narrow = jnp.dtype(dtype) if dtype == "bfloat16" else x.dtype
-
-    def step(_: int, y: jax.Array) -> jax.Array:
-        gram = product(y, y.T)
-        polynomial = b.astype(narrow) * gram + c.astype(narrow) * product(gram, gram)
-        return a.astype(narrow) * y + product(polynomial, y)
-
-    done = jax.lax.fori_loop(0, steps, step, unit.astype(narrow)).astype(x.dtype)
-    return done.T if tall else done

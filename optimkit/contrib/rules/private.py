@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from optimkit import numerics
 from optimkit.errors import StructureError, describe, message
 from optimkit.hyper import hyper
 from optimkit.rules.base import Rule, Step, Tree
+from optimkit.rules.clipping import clipped_sum
 from optimkit.rules.compose import Chain, Composed
 from optimkit.rules.gradients import AddNoise
 from optimkit.rules.sgd import SGD, Momentum
@@ -69,7 +70,9 @@ class DPAggregate(Rule):
         """Return the private gradient, times ``-lr``, and the next key."""
         examples = number_of_examples(step.grads, step.params)
         size = max(examples, 1) if self.batch_size is None else self.batch_size
-        mean = jax.tree.map(lambda x: x / size, clipped_sum(step.grads, step.params, self.max_norm))
+        wide = lambda g, p: numerics.cast(g, numerics.compute_dtype(p.dtype))  # noqa: E731
+        total = clipped_sum(jax.tree.map(wide, step.grads, step.params), self.max_norm)
+        mean = jax.tree.map(lambda x: x / size, total)
         noise = AddNoise((self.noise_multiplier * self.max_norm / size) ** 2, 0.0, self.seed)
         return noise.update(step.replace(grads=mean), state)
 
@@ -91,20 +94,6 @@ def number_of_examples(grads: Tree, params: Tree) -> int:
                                          ))  # fmt: skip
         found = shape[0]
     return found or 0
-
-
-def clipped_sum(grads: Tree, params: Tree, max_norm: Any) -> Tree:
-    """Return the sum over examples of gradients that are clipped to a global norm, those that are not finite as 0."""
-    grads = jax.tree.map(lambda g, p: numerics.cast(g, numerics.compute_dtype(p.dtype)), grads, params)
-    norms = jax.vmap(numerics.norm)(*jax.tree.leaves(grads))
-    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norms, max_norm))
-    finite = jnp.isfinite(norms)
-
-    def total(g: jax.Array) -> jax.Array:
-        shape = (-1, *[1] * (g.ndim - 1))
-        return jnp.sum(jnp.where(finite.reshape(shape), g * scale.reshape(shape), 0.0), axis=0)
-
-    return jax.tree.map(total, grads)
 
 
 class DPSGD(Composed, DPAggregate):

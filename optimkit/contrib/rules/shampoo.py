@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
-from optimkit.contrib.rules.matrices import HIGHEST, placed_as, product, whole
+from optimkit.contrib.rules.matrices import HIGHEST, placed_as, product, whole, zeros_along
 from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam
 from optimkit.rules.adam_variants import debiased, ema
@@ -36,8 +36,8 @@ class Preconditioned(LeafRule):
 
     def init_leaf(self, p: jax.Array) -> Slot:
         """Return the matrices, their roots, and graft's second moment."""
-        shape = jnp.atleast_1d(p).shape
-        eyes = {i: jnp.eye(shape[i], dtype=p.dtype) for i in matrix_axes(shape, self.max_dim)}
+        flat = jnp.atleast_1d(p)
+        eyes = {i: identity_along(flat, i) for i in matrix_axes(flat.shape, self.max_dim)}
         slot = {f"h{i}": jnp.zeros_like(x) for i, x in eyes.items()} | {f"root{i}": x for i, x in eyes.items()}
         return slot | ({"nu": jnp.zeros_like(p)} if self.graft in ("rmsprop", "adagrad") else {})
 
@@ -141,13 +141,19 @@ class SOAP(Adam):
     The first step only sets the bases, to eigenvectors of Hᵢ, and moves nothing. For matrices of some thousand rows,
     such as a transformer's: fewer steps than AdamW's, at its learning rates, and less to tune than :class:`Shampoo`.
     Vectors and scalars (vectors: unless ``precondition_1d``), and axes longer than ``max_dim``, have no basis of their
-    own; without any, it is AdamW one step later. Memory: two float32 per element, and two squares for each axis.
+    own; without any, it is AdamW one step later. With ``merge_dims`` neighbouring axes of a parameter are one, from the
+    first on, as long as it is no longer than ``max_dim``: for kernels of convolutions. ``normalize_grads`` makes N as
+    long as it would be of ones, before the means in it are corrected for their start at 0; its authors found that it
+    helps at a ``frequency`` of some hundred, and does not at ten. Memory: two float32 per element, and two squares for
+    each axis.
 
     State: ``mu``, ``nu``, shaped as the parameter, from 0; ``h0``, ``h1``, ... and ``q0``, ``q1``, ..., a matrix for
     each axis, from 0 and from the identity; float32; ``t``, int32.
 
-    Deviations: the first step is that of the authors' code; the paper does not say what precedes it. Columns of Q are
-    kept in the order of their eigenvalues, and ν with them, as in the code. ``eps_root`` is not in the paper.
+    Deviations: the first step is that of the authors' code (nikhilvyas/SOAP); the paper does not say what precedes it.
+    Columns of Q are kept in the order of their eigenvalues, and ν with them, as in the code, whose ``merge_dims`` and
+    ``normalize_grads`` are not in the paper either. Its ``data_format``, another order of axes, and ``correct_bias``,
+    which is on, are left out; its decay is that of p after the step. ``eps_root`` is in neither.
     Decompositions are in float32. Where all gradients so far were 0 the bases are identities. Coordinates in a basis
     that are no more than rounding, 1e-6 of the norm, count as 0: divided by their own size they would be steps.
 
@@ -172,14 +178,20 @@ class SOAP(Adam):
     frequency: int = hyper(10, "int [1, 2147483647]", "steps from one change of the bases to the next")
     max_dim: int = hyper(10000, "int [1, inf)", "longest axis that gets a basis")
     precondition_1d: bool = hyper(False, bool, "whether vectors get one")
+    merge_dims: bool = hyper(False, bool, "whether axes are merged, from the first on, while they are not too long")
+    normalize_grads: bool = hyper(False, bool, "whether the RMS of N is made 1 before the means are corrected")
     weight_decay: float = hyper(0.01, "[0, inf)", "rate of decoupled decay, times the learning rate")
 
+    def _merged(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return merged(shape, self.max_dim) if self.merge_dims and len(shape) > 1 else shape
+
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return matrix_axes(shape, self.max_dim) if len(shape) > 1 or self.precondition_1d else ()
+        return matrix_axes(self._merged(shape), self.max_dim) if len(shape) > 1 or self.precondition_1d else ()
 
     def init_leaf(self, p: jax.Array) -> Slot:
         """Return the moments, the matrices, zero, and the bases, identities."""
-        eyes = {i: jnp.eye(p.shape[i], dtype=p.dtype) for i in self._axes(p.shape)}
+        flat = whole(p).reshape(self._merged(p.shape)) if self.merge_dims else p
+        eyes = {i: identity_along(flat, i) for i in self._axes(p.shape)}
         slot = super().init_leaf(p) | {f"h{i}": jnp.zeros_like(x) for i, x in eyes.items()}
         return slot | {f"q{i}": x for i, x in eyes.items()}
 
@@ -187,7 +199,9 @@ class SOAP(Adam):
         """Return the displacement, 0 at the first step, the moments, the matrices and the bases."""
         axes, first, steps = self._axes(p.shape), t == 1, jnp.maximum(t - 1, 1.0)
         mu = jnp.where(first, slot["mu"], ema(self.beta1, slot["mu"], g))
-        full, mean, nu = whole(g), whole(mu), whole(slot["nu"])
+        shape = self._merged(p.shape)
+        flat, mean, nu = (whole(x).reshape(shape) for x in (g, mu, slot["nu"]))
+        full = flat
         for i in axes:
             full, mean = (along(x, slot[f"q{i}"], i) for x in (full, mean))
         if axes:
@@ -196,19 +210,42 @@ class SOAP(Adam):
         step = self.quotient(debiased(mean, self.beta1, steps), debiased(nu, self.beta2, steps))
         for i in axes:
             step = along(step, slot[f"q{i}"].T, i)
-        direction = jnp.where(first, 0.0, placed_as(step, p) + self.weight_decay * p)
+        if self.normalize_grads:
+            unit = numerics.safe_divide(step, numerics.norm(step) / max(step.size, 1) ** 0.5)
+            rest1, rest2 = (numerics.one_minus_pow(beta, steps) for beta in (self.beta1, self.beta2))
+            step = unit * (jnp.sqrt(rest2) / rest1)
+        direction = jnp.where(first, 0.0, placed_as(step.reshape(p.shape), p) + self.weight_decay * p)
         decay = self.beta2 if self.shampoo_beta is None else self.shampoo_beta
-        h = {f"h{i}": ema(decay, slot[f"h{i}"], outer(whole(g), i)) for i in axes}
+        h = {f"h{i}": ema(decay, slot[f"h{i}"], outer(flat, i)) for i in axes}
         q = {f"q{i}": slot[f"q{i}"] for i in axes}
         changed = choose(
             first,
             lambda: {"nu": nu} | {f"q{i}": eigenvectors(h[f"h{i}"]) for i in axes},
             lambda: choose(jnp.mod(t - 1, self.frequency) == 0, lambda: turned(nu, h, q, axes), lambda: {"nu": nu} | q),
         )
-        return -lr * direction, {"mu": mu, **h, **changed, "nu": placed_as(changed["nu"], p)}
+        return -lr * direction, {"mu": mu, **h, **changed, "nu": placed_as(changed["nu"].reshape(p.shape), p)}
 
 
 # --- matrices of an axis ----------------------------------------------------------------------------------------------
+
+
+def merged(shape: tuple[int, ...], longest: int) -> tuple[int, ...]:
+    """Return a shape of as many elements whose axes are products of neighbours, as long as these are not too long.
+
+    Example:
+        >>> merged((3, 3, 64, 128), 8192), merged((3, 3, 64, 128), 600), merged((50000, 2, 2), 8192)
+        ((576, 128), (576, 128), (50000, 4))
+    """
+    axes, product_of = [], 1
+    for n in shape:
+        if product_of * n <= longest:
+            product_of *= n
+        elif product_of > 1:
+            axes.append(product_of)
+            product_of = n
+        else:
+            axes.append(n)
+    return (*axes, product_of) if product_of != 1 or not axes else tuple(axes)
 
 
 def matrix_axes(shape: tuple[int, ...], longest: int) -> tuple[int, ...]:
@@ -219,6 +256,11 @@ def matrix_axes(shape: tuple[int, ...], longest: int) -> tuple[int, ...]:
         ((1,), ())
     """
     return () if 0 in shape else tuple(i for i, n in enumerate(shape) if n <= longest)
+
+
+def identity_along(x: jax.Array, axis: int) -> jax.Array:
+    """Return an identity as large as an axis is long, with rows where what :func:`outer` returns will have them."""
+    return jnp.eye(x.shape[axis], dtype=x.dtype) + zeros_along(whole(x), axis)[:, None]
 
 
 def outer(x: jax.Array, axis: int) -> jax.Array:

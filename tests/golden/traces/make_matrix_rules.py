@@ -118,6 +118,29 @@ def soap() -> None:
          made_by="pytorch_optimizer.SOAP", seed=3, shapes=shapes, lr=3e-3)  # fmt: skip
 
 
+def soap_options() -> None:
+    """The same with axes merged up to 8, and N normalised; its decompositions in float64 instead of float32.
+
+    It cannot take what would become a single axis.
+    """
+    import torch
+    from pytorch_optimizer import SOAP
+
+    # No axis is longer by two than all others together: bases of what no gradient has been in are any.
+    shapes = {"weight": (4, 5), "kernel": (3, 2, 5)}
+
+    def make(p: dict[str, Any]) -> Any:
+        return SOAP(p.values(), lr=3e-3, betas=(0.95, 0.9), weight_decay=0.0, precondition_frequency=7, merge_dims=True,
+                    max_precondition_dim=8, normalize_gradient=True)  # fmt: skip
+
+    float32, torch.float32 = torch.float32, torch.float64  # type: ignore[misc]
+    trajectory = run_torch(make, 13, shapes, "float64")
+    torch.float32 = float32  # type: ignore[misc]
+    save("SOAP_options", trajectory, packages=["pytorch-optimizer", "torch"], made_by="pytorch_optimizer.SOAP, "
+         "merge_dims and normalize_gradient, its decompositions in float64", seed=13, shapes=shapes,
+         lr=3e-3)  # fmt: skip
+
+
 def shampoo() -> None:
     """pytorch-optimizer's Shampoo, which is the paper's Algorithm 2, without momentum."""
     from pytorch_optimizer import Shampoo
@@ -168,6 +191,37 @@ def galore() -> None:
          made_by="galore_torch.adamw.AdamW", seed=6, shapes=shapes, lr=1e-2)  # fmt: skip
 
 
+def galore_turning() -> None:
+    """The same with a new projection every 10 steps, whose vectors have the signs that are nearest to the old ones'.
+
+    In the package they have those that a decomposition happens to give, by which moments that are kept change sign.
+    """
+    import torch
+
+    galore()  # which makes the package importable
+    from galore_torch.adamw import AdamW
+    from galore_torch.galore_projector import GaLoreProjector
+
+    plain = GaLoreProjector.get_orthogonal_matrix
+
+    def turned(self: Any, weights: Any, rank: int, type: str) -> Any:
+        new, old, axis = plain(self, weights, rank, type), self.ortho_matrix, 1 if type == "right" else 0
+        return new if old is None else new * torch.where((new * old).sum(axis, keepdim=True) < 0, -1.0, 1.0)
+
+    GaLoreProjector.get_orthogonal_matrix = turned  # type: ignore[method-assign]
+    shapes = {**SHAPES, "tall": (4, 3), "wide": (3, 5)}
+
+    def make(p: dict[str, Any]) -> Any:
+        low = {"rank": 2, "update_proj_gap": 10, "scale": 0.25, "proj_type": "std"}
+        return AdamW([{"params": [p["tall"], p["wide"]], **low}, {"params": [p["weight"]], **low, "rank": 1},
+                      {"params": [p["bias"], p["scale"]]}], lr=1e-2, betas=(0.9, 0.99), eps=1e-8,
+                     no_deprecation_warning=True)  # fmt: skip
+
+    save("GaLore_turning", run_torch(make, 14, shapes, "float32"), packages=["galore-torch", "torch"],
+         made_by="galore_torch.adamw.AdamW, its singular vectors with the signs nearest to the old ones", seed=14,
+         shapes=shapes, lr=1e-2)  # fmt: skip
+
+
 def adam_mini() -> None:
     """The authors' package. Its names of modules: those of a transformer in PyTorch, outputs first."""
     from adam_mini import Adam_mini
@@ -194,6 +248,39 @@ def mars() -> None:
     # It decays first, p ← (1 - lr λ) p - lr u, which is what the rule does at once.
     save("MARS", run_torch(make, 8, SHAPES, "float64"), packages=["pytorch-optimizer", "torch"],
          made_by="pytorch_optimizer.MARS", seed=8, shapes=SHAPES, lr=3e-3)  # fmt: skip
+
+
+def mars_lion() -> None:
+    """pytorch-optimizer's MARS with Lion."""
+    from pytorch_optimizer import MARS
+
+    def make(p: dict[str, Any]) -> Any:
+        return MARS(p.values(), lr=1e-3, betas=(0.9, 0.99), gamma=0.1, mars_type="lion", optimize_1d=True,
+                    weight_decay=0.1, foreach=False)  # fmt: skip
+
+    save("MARSLion", run_torch(make, 15, SHAPES, "float64"), packages=["pytorch-optimizer", "torch"],
+         made_by="pytorch_optimizer.MARS, mars_type='lion'", seed=15, shapes=SHAPES, lr=1e-3)  # fmt: skip
+
+
+def mars_shampoo() -> None:
+    """pytorch-optimizer's MARS with Newton-Schulz steps, in the parameters' dtype in place of bfloat16."""
+    import torch
+    from pytorch_optimizer import MARS
+
+    shapes = {**SHAPES, "tall": (6, 2)}
+    bfloat16, torch.bfloat16 = torch.bfloat16, torch.float64  # type: ignore[misc]
+    module = sys.modules["pytorch_optimizer.optimizer.mars"]
+    plain = module.zero_power_via_newton_schulz_5
+    module.zero_power_via_newton_schulz_5 = lambda x, eps: plain(x, eps=eps, dtype=torch.float64)
+
+    def make(p: dict[str, Any]) -> Any:
+        return MARS(p.values(), lr=3e-3, betas=(0.95, 0.99), gamma=0.05, mars_type="shampoo", optimize_1d=False,
+                    lr_1d=1e-3, betas_1d=(0.9, 0.95), weight_decay=0.1, weight_decay_1d=0.2, foreach=False)  # fmt: skip
+
+    trajectory = run_torch(make, 16, shapes, "float64")
+    torch.bfloat16, module.zero_power_via_newton_schulz_5 = bfloat16, plain  # type: ignore[misc]
+    save("MARSShampoo", trajectory, packages=["pytorch-optimizer", "torch"], made_by="pytorch_optimizer.MARS, "
+         "mars_type='shampoo', its Newton-Schulz steps in float64", seed=16, shapes=shapes, lr=3e-3)  # fmt: skip
 
 
 def sophia() -> None:
@@ -280,7 +367,8 @@ def kron() -> None:
          seed=12, shapes=SHAPES, lr=3e-3)  # fmt: skip
 
 
-ALL = [muon, muon_moonshot, soap, shampoo, shampoo_grafted, galore, adam_mini, mars, sophia, grokfast, cautious, kron]
+ALL = [muon, muon_moonshot, soap, soap_options, shampoo, shampoo_grafted, galore, galore_turning, adam_mini, mars,
+       mars_lion, mars_shampoo, sophia, grokfast, cautious, kron]  # fmt: skip
 
 if __name__ == "__main__":
     for make in ALL:
