@@ -27,7 +27,8 @@ def rows() -> dict[int, tuple[str, str, str]]:
 
 def page(made: str) -> str:
     """Return the page."""
-    lines = ["# The fault table", "", made.format("tests/fault_table").rstrip(), "", HEAD, "", "| row | case | what happens |", "|--:|---|---|"]
+    head = ["# The fault table", "", made.format("tests/fault_table").rstrip(), "", HEAD, ""]
+    lines = [*head, "| row | case | what happens |", "|--:|---|---|"]
     for n, (case, outcome, name) in rows().items():
         link = f"[{n}](../../tests/fault_table/{name})"
         lines.append(f"| {link} | {_code(case)} | {_code(outcome[:1].upper() + outcome[1:])} |")

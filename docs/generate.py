@@ -28,6 +28,7 @@ for folder in (ROOT, ROOT / "docs"):
         sys.path.insert(0, str(folder))
 
 import fault_table  # noqa: E402
+import contrib_page  # noqa: E402
 import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
@@ -416,6 +417,7 @@ def pages() -> Pages:
     made[SCHEDULES] = schedules_page()
     made[OPTAX] = optax_page(links)
     made[findings.PAGE] = findings.page(MADE)
+    made[contrib_page.PAGE] = contrib_page.page(MADE)
     made[fault_table.PAGE] = fault_table.page(MADE)
     made[CHOOSING] = choosing_page()
     return made
@@ -435,6 +437,7 @@ def main(arguments: list[str]) -> None:
     """Write the pages, and take away those of rules that are gone."""
     if "--optax" in arguments:
         measure()
+        contrib_page.measure()
     if "--findings" in arguments:
         findings.measure()
     made = pages()

@@ -33,7 +33,7 @@ LAYERS = [
     {"variable", "module", "gradient", "random", "util", "pure", "config", "optimizer", "ema", "io", "nn", "functional",
      "privacy", "scaling"},
     {"contrib", "federated", "interop", "testing", "report"},
-    {"optimkit"},
+    {"optimkit", "__main__"},
 ]  # fmt: skip
 LAYER = {unit: i for i, units in enumerate(LAYERS) for unit in units}
 

@@ -39,7 +39,7 @@ def filled(opt: Any, seed: int = 0) -> Any:
     for v in own(opt):
         whole = jnp.issubdtype(v.dtype, jnp.integer)
         x = rng.integers(0, 1000, v.shape) if whole else rng.normal(size=v.shape)
-        v.assign(jnp.asarray(x).astype(v.dtype))
+        v.assign(np.asarray(x).astype(v.dtype))
     return opt
 
 

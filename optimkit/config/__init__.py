@@ -23,7 +23,7 @@ A key that is missing takes the default of its argument, so that configs outlive
 unknown is an error.
 """
 
-from optimkit.config import builtin as builtin
+from optimkit.config import builtin as _builtin  # noqa: F401 - it registers what is ours
 from optimkit.config.reading import from_config as from_config
 from optimkit.config.registry import register as register
 from optimkit.config.registry import registered as registered

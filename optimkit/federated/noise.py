@@ -38,7 +38,8 @@ class Noise(Rule):
     Zeros become noise; infinities and NaN come through.
 
     State: none with ``secure``; else ``key``, uint32[2], from ``jax.random.PRNGKey(seed)``, and ``t``, int32. The noise
-    of a parameter depends on the key and on the parameter's name, and is drawn in the dtype of the arithmetic.
+    of a parameter depends on the key and on the parameter's name, and is drawn in the dtype of the arithmetic. Clients
+    under ``vmap`` need a key each: ``{**states, "key": jax.random.split(jax.random.PRNGKey(seed), clients)}``.
 
     Deviations: none. Floating-point numbers are no real ones: attacks on the last bits of noise (Mironov 2012) are not
     guarded against.
@@ -75,35 +76,35 @@ class Noise(Rule):
 
         def moved(name: str, p: jax.Array, g: jax.Array) -> jax.Array:
             dtype = numerics.compute_dtype(p.dtype)
-            noise = self._draw(own, name, p.shape, dtype)
+            g = numerics.cast(g, dtype)
+            noise = secret_noise(self.distribution, g) if self.secure else self._draw(own, name, g)
             lr, scale = numerics.cast(step.lr, dtype), numerics.cast(self.scale, dtype)
-            return -lr * (numerics.cast(g, dtype) + scale * noise)
+            return -lr * (g + scale * noise)
 
         deltas = map(moved, names, params, structure.flatten_up_to(step.grads))
         return structure.unflatten(deltas), state
 
-    def _draw(self, key: Any, name: str, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """Return standard noise for one parameter."""
-        if self.secure:
-            return secret_noise(self.distribution, shape, dtype)
+    def _draw(self, key: jax.Array, name: str, like: jax.Array) -> jax.Array:
+        """Return standard noise for the parameter of a name."""
         draw: Callable[..., jax.Array] = getattr(jax.random, self.distribution)
-        return draw(jax.random.fold_in(key, zlib.crc32(name.encode())), shape, dtype)
+        return draw(jax.random.fold_in(key, zlib.crc32(name.encode())), like.shape, like.dtype)
 
 
-def secret_noise(distribution: str, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def secret_noise(distribution: str, like: jax.Array) -> jax.Array:
     """Return standard noise of the operating system's random bits, also from inside of a compiled program.
 
     Example:
-        >>> secret_noise("normal", (2, 3), "float32").shape
+        >>> secret_noise("normal", jax.numpy.ones((2, 3))).shape
         (2, 3)
     """
     sample = {"normal": _normal, "laplace": _laplace}[distribution]
 
-    def on_host() -> np.ndarray:
-        return sample(math.prod(shape)).reshape(shape).astype(dtype)
+    def on_host(like: jax.Array) -> np.ndarray:
+        return sample(math.prod(like.shape)).reshape(like.shape).astype(like.dtype)
 
-    # Not pure: a pure callback may be run once for two calls, or not at all, and the same noise twice is no noise.
-    return io_callback(on_host, jax.ShapeDtypeStruct(shape, dtype))
+    # Not pure_callback: that may be run once for two calls, and the same noise twice is no noise. It takes what it is
+    # added to as an argument so that vmap runs it for each row.
+    return io_callback(on_host, jax.ShapeDtypeStruct(like.shape, like.dtype), like)
 
 
 def _uniform(count: int) -> np.ndarray:

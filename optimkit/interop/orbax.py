@@ -291,7 +291,7 @@ class OrbaxCheckpoint:
         return f"OrbaxCheckpoint({self.logdir!r}, keep_ckpts={self.keep_ckpts}; {len(self.all())} saved)"
 
 
-# --- the end of a program -----------------------------------------------------------------------------------------------
+# --- the end of a program ---------------------------------------------------------------------------------------------
 
 _under_way: set[OrbaxCheckpoint] = set()  # whose last save nobody has waited for
 

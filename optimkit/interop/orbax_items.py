@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -41,8 +42,8 @@ def items_to_save(where: str, ocp: Any, vc: VarCollection) -> Any:
     arrays = {str(i): to_bits(value, entry.form) for i, (entry, value) in enumerate(found) if entry.form.nbytes}
     prints = dict(zip(arrays, fingerprints(arrays.values()), strict=True))
     entries = tuple(entry for entry, _ in found)
-    versions = {"optimkit": own_version(), "jax": jax.__version__, "numpy": np.__version__, "orbax": ocp.__version__}
-    manifest = json.loads(Manifest(entries, tuple(about), versions).encode())
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy", "orbax-checkpoint")}
+    manifest = json.loads(Manifest(entries, tuple(about), {"optimkit": own_version(), **versions}).encode())
     for i, array in enumerate(manifest["arrays"]):
         del array["crc32"], array["sha256"]
         array["fingerprint"] = prints.get(str(i), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,8 @@ import numpy as np
 from optimkit.errors import NonFiniteError, message
 from optimkit.rules import SkipNonFinite, lookup
 
-if TYPE_CHECKING:
-    from optimkit.optimizer.base import Optimizer
 
-
-def check_finite(opt: Optimizer, max_consecutive: int | None) -> None:
+def check_finite(opt: Any, max_consecutive: int | None) -> None:
     """Raise where parameters or memory of an optimizer are not finite, or its guard has left out too many steps.
 
     Raises:
@@ -33,7 +30,7 @@ def check_finite(opt: Optimizer, max_consecutive: int | None) -> None:
                                          "SkipNonFinite(rule) leaves such steps out."))  # fmt: skip
 
 
-def _check_guards(where: str, opt: Optimizer, max_consecutive: int | None) -> None:
+def _check_guards(where: str, opt: Any, max_consecutive: int | None) -> None:
     guards = [part for _, part in lookup.walk(opt.rule) if isinstance(part, SkipNonFinite)]
     state = list(zip(opt._names, opt._state.values(), strict=True))
     runs = [int(v.value) for name, v in state if name.param is None and name.before[-1:] == ("consecutive",)]

@@ -1,7 +1,7 @@
 """Where optax.contrib does something else than a paper, and how far it is then from the paper: for docs/contrib_page.py.
 
 Each rule, made by ``optimkit.contrib.compat``, and optax's transformation take 30 steps in float64 on the same
-gradients, and are compared with the oracle of the paper. ``test_departures.py`` measures the figures again.
+gradients, and are compared with the oracle of the paper. ``test_every_rule.py`` measures the figures again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Departure:
     params: Mapping[str, Any] = dataclasses.field(default_factory=streams.parameters)
 
     def figures(self, optax: Any) -> dict[str, float]:
-        """Return how far ours and theirs are from the paper: relative to a parameter's size and the length of its way.
+        """Return how far ours and theirs end from the paper, relative to a parameter's size and the length of its way.
 
         JAX must be in 64-bit mode.
         """
@@ -68,8 +68,8 @@ class Departure:
         paper = self.oracle(params, grads)
         found = {}
         for name, start, step in (("optimkit", init, ours), ("optax", tx.init, theirs)):
-            far = distances(_way(start, step, params, grads), paper, params)
-            found[name] = float(f"{max(float(x.max()) for each in far for x in each.values()):.1e}")
+            *_, far = distances(_way(start, step, params, grads), paper, params)
+            found[name] = float(f"{max(float(x.max()) for x in far.values()):.1e}")
         return found
 
 

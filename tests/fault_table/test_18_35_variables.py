@@ -198,8 +198,8 @@ def test_row_31(dtype):
 
 
 def test_row_32():
-    """Complex parameters: ``DTypeError``, for most algorithms are not defined there; under ``SplitComplex`` they step as
-    a pair of real parameters, downhill for gradients as ``jax.grad`` gives them."""
+    """Complex parameters: ``DTypeError``, for most algorithms are not defined there; under ``SplitComplex`` they step
+    as a pair of real parameters, downhill for gradients as ``jax.grad`` gives them."""
     z = TrainVar(jnp.array([1.0 + 2.0j]))
     vc = VarCollection({"z": z})
     refuses(DTypeError, TypeError, ["'z'", "complex64"], lambda: optimizer.Adam(vc), vc)

@@ -139,7 +139,7 @@ class Killed(BaseException):
 class Dying(Log):
     """A process that dies at one call, within this one. :meth:`bury` closes its files, as the system does.
 
-    Nothing after that call has an effect, as after SIGKILL; the lock on the folder stays with this process.
+    Nothing after that call has an effect, as after SIGKILL. A lock on the folder has to be there before, and stays.
     """
 
     def __init__(self, at: int):

@@ -25,7 +25,7 @@ from tests.io.states import bits, known, small, unchanged
 VARS, TARGET = small(0), small(1)  # they are made once, and hold other values in each example
 RENAMED = VarCollection({f"new/{name}": v for name, v in TARGET.items()})
 ERRORS = st.sampled_from((errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS))
-CALLS = st.integers(0, 40)
+CALLS = st.integers(0, 30)
 DAMAGED = -1
 
 
@@ -37,15 +37,19 @@ class Run(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
         self.gathered, files.GATHERED = files.GATHERED, 256
         self.keep, self.checkpoint = keep, Checkpoint(self.folder, keep, verbose=False)
-        self.model: dict[int, int] = {}  # by number, which values it has
-        self.values, self.strays = 0, False
         VARS.assign(known(0).tensors())
+        # It holds the lock all the time: that of a process which dies in play would stay with this one.
+        self.holder = Checkpoint(self.folder, keep, verbose=False)
+        self.holder.save(VARS, 0)
+        self.model = {0: 0}  # by number, which values it has
+        self.values, self.strays = 0, False
 
     def teardown(self):
         if hasattr(self, "folder"):
             for idx in self.model:
                 self.restores(idx)
             self.checkpoint.close()
+            self.holder.close()
             files.GATHERED = self.gathered
             shutil.rmtree(self.folder)
 
@@ -200,10 +204,10 @@ def test_long_runs_of_all_kinds():
 
 
 def test_a_save_has_as_many_calls_as_the_machine_disturbs(tmp_path, monkeypatch):
-    """Faults are drawn among 40 calls: those of a save are neither many more, so that the last ones are hit, nor few."""
+    """Faults are drawn among 30 calls: those of a save are neither many more, so that the last ones are hit, nor few."""
     monkeypatch.setattr(files, "GATHERED", 256)
     with Checkpoint(tmp_path, 1, verbose=False) as checkpoint, installed(Log()) as log:
         checkpoint.save(known(1), 0)
         log.names.clear()
         checkpoint.save(known(2), 1)
-    assert 20 <= len(log.names) <= 60
+    assert 20 <= len(log.names) <= 40

@@ -1,0 +1,228 @@
+"""One process at a time writes to a folder of checkpoints; a dead one holds nothing."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from optimkit import StateVar, VarCollection
+from optimkit.errors import CheckpointError, CheckpointLockedError
+from optimkit.io import Checkpoint, files, lock, save_var_collection
+from tests.io.states import quick_folder
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="other processes are made by a fork")
+VC = VarCollection({"x": StateVar(np.float32(1))})
+
+
+@pytest.fixture
+def folder():
+    with quick_folder() as path:
+        yield path
+
+
+class Child:
+    """A process that does something and then waits to be told to end, or killed."""
+
+    def __init__(self, act):
+        ready, said = os.pipe()
+        told, self.tell = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.tell)
+            try:
+                act()
+                os.write(said, b"ok")
+                os.read(told, 1)
+            except BaseException as error:
+                os.write(said, f"{type(error).__name__}: {error}".encode())
+            os._exit(0)
+        os.close(said), os.close(told)
+        self.answer = os.read(ready, 4096).decode()
+        os.close(ready)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        self.end()
+
+    def end(self):
+        os.close(self.tell)
+        os.waitpid(self.pid, 0)
+
+
+def fork(act):
+    # JAX warns of forks, since its threads do not come along. The children here use NumPy and the system only.
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Child(act)
+
+
+def writes(folder):
+    """Return what a child does to write to a folder, without JAX."""
+    def act():
+        lock.held(str(folder), "a child")
+
+    return act
+
+
+def test_a_second_process_fails_at_once_and_is_told_who_writes(folder):
+    child = fork(writes(folder))
+    assert child.answer == "ok"
+    with Checkpoint(folder.parent, 1, makedir=False) as checkpoint:
+        checkpoint.folder = str(folder)
+        with pytest.raises(CheckpointLockedError) as caught:
+            checkpoint.save(VC, 1)
+    assert f"process {child.pid} on {socket.gethostname()}, since 20" in str(caught.value)
+    assert isinstance(caught.value, BlockingIOError) and isinstance(caught.value, CheckpointError)
+    assert str(folder / ".lock") in str(caught.value)
+    child.kill()
+    assert json.loads((folder / ".lock").read_text())["pid"] == child.pid  # it could not clean up
+    held = lock.held(str(folder), "here")  # and yet holds nothing
+    assert json.loads((folder / ".lock").read_text())["pid"] == os.getpid()
+    lock.let_go(held)
+    assert os.listdir(folder) == []
+
+
+def test_the_owner_keeps_the_folder_from_others_until_it_is_closed(folder):
+    checkpoint = Checkpoint(folder, 1)
+    fork(writes(folder / "ckpt")).end()  # reading is no claim
+    checkpoint.save(VC, 1)
+    child = fork(writes(folder / "ckpt"))
+    assert child.answer.startswith("CheckpointLockedError") and f"process {os.getpid()}" in child.answer
+    child.end()
+    checkpoint.close()
+    child = fork(writes(folder / "ckpt"))
+    assert child.answer == "ok"
+    child.end()
+
+
+def test_writers_of_one_process_share_the_folder(folder):
+    first, second = Checkpoint(folder, None), Checkpoint(folder, None)
+    first.save(VC, 1)
+    second.save(VC, 2)
+    first.close()
+    child = fork(writes(folder / "ckpt"))
+    assert child.answer.startswith("CheckpointLockedError")
+    child.end()
+    second.close()
+    assert not (folder / "ckpt" / ".lock").exists()
+
+
+def test_a_checkpoint_that_nobody_has_any_more_lets_go(folder):
+    Checkpoint(folder, 1).save(VC, 1)
+    gc.collect()
+    assert os.listdir(folder / "ckpt") == ["0000000001.npz"]
+
+
+def test_a_child_neither_has_nor_ends_the_lock_of_its_parent(folder):
+    with Checkpoint(folder, 1) as checkpoint:
+        checkpoint.save(VC, 1)
+
+        def act():
+            checkpoint._held("a child")
+
+        child = fork(act)
+        assert child.answer.startswith("CheckpointLockedError")
+        child.end()
+        child = fork(checkpoint.close)
+        assert child.answer == "ok"
+        child.end()
+        assert (folder / "ckpt" / ".lock").exists()
+        child = fork(writes(folder / "ckpt"))
+        assert child.answer.startswith("CheckpointLockedError")
+        child.end()
+
+
+def test_the_child_of_a_dead_writer_does_not_hold_its_lock(folder):
+    def act():
+        lock.held(str(folder), "a child")
+        if not os.fork():
+            signal.pause()  # an idle worker of the one that will be killed
+
+    child = fork(act)
+    assert child.answer == "ok"
+    child.kill()
+    lock.let_go(lock.held(str(folder), "here"))
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff" * 5000])
+def test_a_lock_file_that_says_nothing_is_taken_over(folder, text):
+    (folder / ".lock").write_bytes(text)
+    lock.let_go(lock.held(str(folder), "here"))
+    assert os.listdir(folder) == []
+
+
+def test_a_lock_file_that_was_removed_is_made_again(folder):
+    with Checkpoint(folder, 1) as checkpoint:
+        checkpoint.save(VC, 1)
+        os.unlink(folder / "ckpt" / ".lock")
+        checkpoint.save(VC, 2)
+        child = fork(writes(folder / "ckpt"))
+        assert child.answer.startswith("CheckpointLockedError")
+        child.end()
+
+
+# --- where the file system has no locks -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "fcntl", types.SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4))
+
+
+def owner(folder, **changes):
+    (folder / ".lock").write_text(json.dumps({**vars(lock.this_process()), **changes}))
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_process_that_is_named_decides(folder):
+    child = fork(lambda: None)
+    owner(folder, pid=child.pid, started=lock.started(child.pid))
+    with pytest.raises(CheckpointLockedError, match=f"process {child.pid}"):
+        lock.held(str(folder), "here")
+    owner(folder, pid=child.pid, started=(lock.started(child.pid) or 0) - 1)  # the number has been given away again
+    if sys.platform == "linux":
+        lock.let_go(lock.held(str(folder), "here"))
+    owner(folder, pid=child.pid, started=lock.started(child.pid))
+    child.kill()
+    lock.let_go(lock.held(str(folder), "here"))
+    owner(folder, pid=1, host="elsewhere")
+    with pytest.raises(CheckpointLockedError, match=r"on elsewhere(.|\n)*remove"):
+        lock.held(str(folder), "here")
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_only_who_holds_the_folder_takes_strays_away(folder):
+    stray = folder / f"{files.PREFIX}0{files.SUFFIX}"
+    stray.write_text("perhaps somebody is writing this")
+    save_var_collection(folder / "x.npz", VC)
+    assert stray.exists()
+    with Checkpoint(folder.parent, 1, makedir=False) as checkpoint:
+        checkpoint.folder = str(folder)
+        checkpoint.save(VC, 1)
+    assert not stray.exists()
+
+
+def test_what_another_writer_has_under_way_is_no_stray(folder):
+    def act():
+        files.NewFile(str(folder / "theirs.npz")).__enter__().write(b"half")
+
+    child = fork(act)
+    save_var_collection(folder / "mine.npz", VC)
+    assert len(os.listdir(folder)) == 2
+    child.kill()
+    save_var_collection(folder / "mine.npz", VC)
+    assert os.listdir(folder) == ["mine.npz"]
