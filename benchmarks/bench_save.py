@@ -48,7 +48,7 @@ def progress(text: str) -> None:
 
 def shapes(mib: int) -> dict[str, tuple[int, ...]]:
     """Return shapes of parameters and moments that take about ``mib`` MiB, an eighth of the parameters each layer."""
-    width = max(64, int((mib * MIB / 4 / 3 / (LAYERS * 12 + 12)) ** 0.5) // 64 * 64)
+    width = max(64, int((mib * MIB / 4 / 3 / (LAYERS * 12 + 12)) ** 0.5) // 16 * 16)
     one: dict[str, tuple[int, ...]] = {"embed": (12 * width, width)}
     for i in range(LAYERS):
         one |= {f"layer{i}.qkv": (width, 3 * width), f"layer{i}.out": (width, width), f"layer{i}.norm": (width,),

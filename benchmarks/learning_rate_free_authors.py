@@ -61,7 +61,8 @@ class DoWG:
 
         self.params, self.param_groups = params, [{"lr": 1.0}]
         tx = optax.contrib.dowg()
-        self.state, self.update = tx.init([p.detach().numpy() for p in params]), jax.jit(tx.update)
+        # Copies: the state keeps these parameters, and steps are made in place.
+        self.state, self.update = tx.init([jax.numpy.array(p.detach().numpy()) for p in params]), jax.jit(tx.update)
 
     def step(self) -> None:
         grads, params = ([a.detach().numpy() for a in x] for x in ([p.grad for p in self.params], self.params))

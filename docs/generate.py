@@ -27,8 +27,8 @@ for folder in (ROOT, ROOT / "docs"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-import fault_table  # noqa: E402
 import contrib_page  # noqa: E402
+import fault_table  # noqa: E402
 import findings  # noqa: E402
 from docstrings import Doc, cell, example, first, inline, markdown, memory_of, table  # noqa: E402
 
@@ -240,7 +240,8 @@ def rule_index(links: dict[str, str]) -> str:
         "variables. The last column is what a rule remembers for each float32 parameter, in bytes, at its defaults, "
         "measured on a matrix of 1024 × 1024; `+` comes on top of the inner rule's. Which to take when: "
         f"[choosing an optimizer]({up(2)}explanation/choosing-an-optimizer.md). How they compare with optax: "
-        "[optax](../optax.md). How to write your own: [write a rule](../../how-to/write-a-rule.md).",
+        "[optax](../optax.md). Which papers, oracles and other people's code the rules of contrib were compared with: "
+        "[contrib](../contrib.md). How to write your own: [write a rule](../../how-to/write-a-rule.md).",
     ]
     for title, names in by_family().items():
         rows = [

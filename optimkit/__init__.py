@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 from optimkit import config as config
 from optimkit import constants as constants
 from optimkit import errors as errors
+from optimkit import federated as federated
 from optimkit import functional as functional
 from optimkit import gradient as gradient
 from optimkit import interop as interop

@@ -20,7 +20,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimkit import Jit, StateVar, TrainVar, VarCollection, contrib, optimizer, projections, pure, rules, schedule
+from optimkit import (
+    Jit,
+    StateVar,
+    TrainVar,
+    VarCollection,
+    contrib,
+    federated,
+    optimizer,
+    projections,
+    pure,
+    rules,
+    schedule,
+)
 from optimkit.config import from_config, get_config, register, registered, registry
 from optimkit.errors import CompositionError, ConfigError, HyperparameterError, OptimkitError, UnknownNameError
 from optimkit.optimizer import Group, Optimizer, crossed, layerwise_lr_decay, no_decay
@@ -154,6 +166,7 @@ def test_a_rule_of_rules_comes_back_and_takes_the_same_steps():
     assert trajectories[0] == trajectories[1]
 
 
+FEDERATED = [x() for x in vars(federated).values() if inspect.isclass(x) and issubclass(x, rules.Rule)]
 OBJECTS = [x for x in registered().values() if isinstance(x, type) and issubclass(
     x, rules.Rule | rules.LineSearch | schedule.Schedule | projections.Projection)]  # fmt: skip
 
@@ -161,9 +174,10 @@ OBJECTS = [x for x in registered().values() if isinstance(x, type) and issubclas
 @pytest.mark.parametrize("cls", OBJECTS, ids=lambda cls: cls.__name__)
 def test_a_config_has_every_argument_of_the_constructor(cls):
     """So that a default may change without changing what old configs mean."""
-    known = [x for x in (*CASES.values(), *SCHEDULES.values(), *PROJECTIONS, rules.Zoom(), rules.Backtracking())
-             if type(x) is cls]  # fmt: skip
+    ours = (*CASES.values(), *SCHEDULES.values(), *PROJECTIONS, *FEDERATED)
+    known = [x for x in (*ours, rules.Zoom(), rules.Backtracking()) if type(x) is cls]
     assert known, f"{cls.__name__} stands in no table of tests"
+    assert again(known[0]) == known[0]
     arguments = {"Chain": ["rules"], "Partition": ["routes", "labels"]}
     wanted = arguments.get(cls.__name__) or list(inspect.signature(cls).parameters)
     assert list(get_config(known[0])) == ["name", *wanted]
@@ -287,6 +301,12 @@ def test_what_cannot_be_written_is_named_by_its_path_with_the_way_out(name):
     text = str(caught.value)
     assert text.startswith("get_config(Holder): other.a[1] is ")
     assert re.search(fix, text)
+
+
+def test_a_pattern_that_prints_is_refused(capsys):
+    with pytest.raises(ConfigError, match="regular expression that configs do not have"):
+        get_config(Holder(re.compile("x", re.DEBUG)))
+    assert capsys.readouterr().out  # so that the test has tested it
 
 
 def test_a_rule_that_is_not_registered_is_named_with_its_place():
@@ -478,7 +498,7 @@ BASES = {rules.Rule, rules.LeafRule, rules.Wrapper, rules.Composed, rules.LineSe
 HOMES = {
     rules: (rules.Rule, rules.LineSearch), contrib.rules: (rules.Rule,), schedule: (schedule.Schedule,),
     optimizer.scheduler: (schedule.Schedule,), projections: (projections.Projection,),
-    optimizer: (optimizer.Optimizer, Group), contrib: (optimizer.Optimizer,),
+    optimizer: (optimizer.Optimizer, Group), contrib: (optimizer.Optimizer,), federated: (rules.Rule,),
 }  # fmt: skip
 
 
@@ -492,8 +512,7 @@ def test_every_public_class_is_registered_and_no_base_is():
 
 def test_all_that_optimkit_registers_is_public():
     ours = {name: x for name, x in registered().items() if x.__module__.startswith("optimkit.")}
-    homes = (*HOMES, rules, contrib.rules, optimizer)
-    public = {id(x) for home in homes for x in vars(home).values()}
+    public = {id(x) for home in HOMES for x in vars(home).values()}
     hidden = {name for name, x in ours.items() if id(x) not in public and not name.startswith("variable.")}
     assert hidden == {"optimizer.Together", "function.is_vector"}
 
@@ -689,6 +708,11 @@ def test_an_optimizer_is_written_as_it_is_now():
     assert back.get_config() == opt.get_config()
 
 
+def test_what_groups_have_stands_there_alone():
+    config = OPTIMIZERS["groups"](variables()).get_config()
+    assert (list(config["schedules"]), config["dynamic"]) == (["beta2"], ["small.lr_scale"])
+
+
 def test_what_is_dynamic_is_written_as_the_shortest_number_that_it_is():
     opt = optimizer.Adam(variables(), beta2=0.98765432101, dynamic=("beta1", "beta2"), lr=1 / 3)
     config = opt.get_config()
@@ -753,6 +777,31 @@ def test_a_class_of_optimizers_of_ones_own():
     register(Mine)
     assert opt.get_config() == described
     assert type(Optimizer.from_config(variables(), described)) is Mine
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_class_with_a_constructor_of_its_own_reads_its_configs_itself():
+    @register
+    class Gentle(Optimizer):
+        """Lion at a fixed learning rate."""
+
+        rule_type = rules.Lion
+
+        def __init__(self, vc: VarCollection, gentleness: float, **options: Any):
+            super().__init__(vc, lr=1 / gentleness, **options)
+            self.gentleness = gentleness
+
+        def get_config(self, *, opaque: bool = False) -> dict[str, Any]:
+            return {"name": "optimizer.Gentle", "gentleness": self.gentleness}
+
+        @classmethod
+        def from_config(cls, vc: VarCollection, config: dict[str, Any]) -> Any:
+            return cls(vc, config["gentleness"])
+
+    opt = Gentle(variables(), 4.0)
+    for kind in (Gentle, Optimizer):
+        assert kind.from_config(variables(), through_json(opt.get_config())).gentleness == 4.0
+    assert opt.state_dict()["rules"] == ["Lion"]
 
 
 def test_an_optimizer_has_no_config_while_it_is_compiled():

@@ -91,7 +91,7 @@ def test_each_epoch_has_every_example_once_at_most_and_seeds_differ():
 
 def test_a_measured_run_is_a_loop_of_the_optimizer():
     """Of the stateful class; of the first and the last seed, both schedules and both learning rates."""
-    problem, steps = tiny(), 4
+    problem, steps = tiny(2, n=150), 4
     contestant = bench.Contestant("Momentum", rules.Momentum(0.5), "cosine", lrs=(0.1, 0.7), others=("constant",))
     records = bench.measure(problem, contestant, steps, 2)
     assert [(r["schedule"], r["lr"], r["point"]) for r in records] == [

@@ -25,7 +25,7 @@ TAGS = frozenset({"array", "complex", "dict", "dtype", "float", "list", "numpy.a
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 # Packages of ours that register their own when they are imported: so a name of theirs is known without an import by
 # the user. It is this list that is imported from, never a name that stands in a config.
-PROVIDERS = ("optimkit.contrib",)
+PROVIDERS = ("optimkit.contrib", "optimkit.federated")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,31 @@ A state of a chain is a dict by the names of its rules: ``rule.receive(state["Sc
 ``state["rule"]``.
 """
 
+from optimkit.config.registry import register_public
+from optimkit.federated.auxiliary import AuxVar as AuxVar
+from optimkit.federated.model import LossModel as LossModel
+from optimkit.federated.modules import AdaGradModule as AdaGradModule
+from optimkit.federated.modules import AdamModule as AdamModule
+from optimkit.federated.modules import EWMAModule as EWMAModule
+from optimkit.federated.modules import FedProxRegularizer as FedProxRegularizer
+from optimkit.federated.modules import GaussianNoiseModule as GaussianNoiseModule
+from optimkit.federated.modules import L2Clipping as L2Clipping
+from optimkit.federated.modules import L2GlobalClipping as L2GlobalClipping
+from optimkit.federated.modules import LaplacianNoiseModule as LaplacianNoiseModule
+from optimkit.federated.modules import LassoRegularizer as LassoRegularizer
+from optimkit.federated.modules import MomentumModule as MomentumModule
+from optimkit.federated.modules import RidgeRegularizer as RidgeRegularizer
+from optimkit.federated.modules import RMSPropModule as RMSPropModule
+from optimkit.federated.modules import YogiModule as YogiModule
+from optimkit.federated.modules import YogiMomentumModule as YogiMomentumModule
 from optimkit.federated.noise import Noise as Noise
+from optimkit.federated.optimizer import PluginOptimizer as PluginOptimizer
+from optimkit.federated.plugins import Memory as Memory
+from optimkit.federated.plugins import OptiModule as OptiModule
+from optimkit.federated.plugins import Regularizer as Regularizer
+from optimkit.federated.plugins import RuleModule as RuleModule
+from optimkit.federated.plugins import list_optim_modules as list_optim_modules
+from optimkit.federated.plugins import list_optim_regularizers as list_optim_regularizers
 from optimkit.federated.rules import AMSYogi as AMSYogi
 from optimkit.federated.rules import ClipByNorm as ClipByNorm
 from optimkit.federated.rules import L1Penalty as L1Penalty
@@ -38,3 +62,23 @@ from optimkit.federated.rules import YogiMean as YogiMean
 from optimkit.federated.rules import start_round as start_round
 from optimkit.federated.scaffold import ScaffoldClient as ScaffoldClient
 from optimkit.federated.scaffold import ScaffoldServer as ScaffoldServer
+from optimkit.federated.scaffold_plugins import ScaffoldAuxVar as ScaffoldAuxVar
+from optimkit.federated.scaffold_plugins import ScaffoldClientModule as ScaffoldClientModule
+from optimkit.federated.scaffold_plugins import ScaffoldServerModule as ScaffoldServerModule
+from optimkit.federated.schedulers import CosineAnnealing as CosineAnnealing
+from optimkit.federated.schedulers import CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts
+from optimkit.federated.schedulers import CyclicExpRange as CyclicExpRange
+from optimkit.federated.schedulers import CyclicTriangular as CyclicTriangular
+from optimkit.federated.schedulers import ExponentialDecay as ExponentialDecay
+from optimkit.federated.schedulers import InverseScaling as InverseScaling
+from optimkit.federated.schedulers import LinearDecay as LinearDecay
+from optimkit.federated.schedulers import PiecewiseDecay as PiecewiseDecay
+from optimkit.federated.schedulers import PolynomialDecay as PolynomialDecay
+from optimkit.federated.schedulers import Scheduled as Scheduled
+from optimkit.federated.schedulers import Scheduler as Scheduler
+from optimkit.federated.schedulers import Warmup as Warmup
+from optimkit.federated.schedulers import WarmupRounds as WarmupRounds
+from optimkit.federated.schedulers import list_rate_schedulers as list_rate_schedulers
+from optimkit.federated.states import MissingKeyError as MissingKeyError
+
+register_public(globals())

@@ -41,7 +41,11 @@ class AuxVar(Registered, register=False):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def vector(self) -> Mapping[str, Any] | None:
+        """Return arrays as the parameters, by which an optimizer that has seen none learns of them; None for none."""
+        return None
 
     # --- JSON and bytes -------------------------------------------------------------------------------------------
 
@@ -83,7 +87,7 @@ class AuxVar(Registered, register=False):
         kind = AuxVar.find(given["name"])
         if not issubclass(kind, cls):
             raise ConfigError(message(where, "this is a record of another kind.", repr(cls.name), repr(kind.name)))
-        names = [f.name for f in dataclasses.fields(kind)]
+        names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
         values = {key: read(x) for key, x in given.items() if key != "name"}
         if sorted(values) != sorted(names):
             raise ConfigError(message(where, f"the fields are not those of {kind.name!r}.", sorted(names),

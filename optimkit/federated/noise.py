@@ -38,7 +38,7 @@ class Noise(Rule):
     Zeros become noise; infinities and NaN come through.
 
     State: none with ``secure``; else ``key``, uint32[2], from ``jax.random.PRNGKey(seed)``, and ``t``, int32. The noise
-    of a parameter depends on the key and on the parameter's name, and is drawn in the dtype of the arithmetic. Clients
+    of a parameter depends on the key and on the parameter's name, and is drawn in float32, whatever the dtype. Clients
     under ``vmap`` need a key each: ``{**states, "key": jax.random.split(jax.random.PRNGKey(seed), clients)}``.
 
     Deviations: none. Floating-point numbers are no real ones: attacks on the last bits of noise (Mironov 2012) are not
@@ -84,10 +84,11 @@ class Noise(Rule):
         deltas = map(moved, names, params, structure.flatten_up_to(step.grads))
         return structure.unflatten(deltas), state
 
-    def _draw(self, key: jax.Array, name: str, like: jax.Array) -> jax.Array:
+    def _draw(self, key: Any, name: str, like: jax.Array) -> jax.Array:
         """Return standard noise for the parameter of a name."""
         draw: Callable[..., jax.Array] = getattr(jax.random, self.distribution)
-        return draw(jax.random.fold_in(key, zlib.crc32(name.encode())), like.shape, like.dtype)
+        noise = draw(jax.random.fold_in(key, zlib.crc32(name.encode())), like.shape, np.float32)
+        return numerics.cast(noise, like.dtype)
 
 
 def secret_noise(distribution: str, like: jax.Array) -> jax.Array:

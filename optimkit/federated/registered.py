@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from optimkit.config import from_config, get_config
 from optimkit.config.registry import suggestion
@@ -25,6 +25,10 @@ class Registered:
     kind: ClassVar[str] = ""
     _known: ClassVar[dict[str, type[Any]]] = {}
     _by_value: ClassVar[bool] = True
+
+    if TYPE_CHECKING:  # type checkers do not see the constructor that dataclass makes
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def __init_subclass__(cls, register: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

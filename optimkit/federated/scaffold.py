@@ -83,7 +83,7 @@ class ScaffoldClient(LeafRule):
         Raises:
             StructureError: ``shared`` has another structure, or an array of another shape.
         """
-        structure = jax.tree.structure(jax.tree.map(lambda slot: 0, state["slots"], is_leaf=_is_slot))
+        structure: Any = jax.tree.structure(jax.tree.map(lambda slot: 0, state["slots"], is_leaf=_is_slot))
         owns = jax.tree.map(lambda slot: slot["own"], state["slots"], is_leaf=_is_slot)
         check_tree("ScaffoldClient.receive", shared, owns)
 

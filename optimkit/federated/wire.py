@@ -24,7 +24,7 @@ from optimkit.errors import StructureError, message
 MAGIC, VERSION = b"OKFV", 1
 HEAD = struct.Struct("<4sII")  # magic, version, length of the header
 TAG = "__array__"
-KEY = "__key__"
+KEY, SET = "__key__", "__set__"
 
 
 def to_json(x: Any) -> Any:
@@ -38,7 +38,7 @@ def to_json(x: Any) -> Any:
 
 
 def from_json(x: Any) -> Any:
-    """Return what :func:`to_json` was given, with NumPy arrays, and sets as sorted lists.
+    """Return what :func:`to_json` was given, with NumPy arrays, and frozensets for sets.
 
     Raises:
         StructureError: it is nothing that ``to_json`` returns.
@@ -68,14 +68,14 @@ def to_bytes(x: Any) -> bytes:
 
 
 def from_bytes(data: bytes) -> Any:
-    """Return what :func:`to_bytes` was given, with NumPy arrays, and sets as sorted lists.
+    """Return what :func:`to_bytes` was given, with NumPy arrays, and frozensets for sets.
 
     Raises:
         StructureError: the bytes are cut, or are nothing that ``to_bytes`` returns.
 
     Example:
         >>> from_bytes(to_bytes({"w": np.array([1.5]), "clients": {"a"}}))
-        {'w': array([1.5]), 'clients': ['a']}
+        {'w': array([1.5]), 'clients': frozenset({'a'})}
     """
     data = bytes(data)
     if len(data) < HEAD.size:
@@ -114,11 +114,11 @@ def _written(x: Any, elements: Callable[[bytes], dict[str, Any]]) -> Any:
     if isinstance(x, float):
         return x if math.isfinite(x) else _written(np.array(x), elements)
     if isinstance(x, set | frozenset):
-        return sorted(x)
+        return {SET: [_written(item, elements) for item in sorted(x)]}
     if isinstance(x, list | tuple):
         return [_written(item, elements) for item in x]
     if isinstance(x, Mapping):
-        if not all(isinstance(key, str) for key in x) or TAG in x or KEY in x:
+        if not all(isinstance(key, str) for key in x) or x.keys() & {TAG, KEY, SET}:
             raise _problem("the keys of a mapping are not those of JSON", list(x))
         return {key: _written(value, elements) for key, value in x.items()}
     if isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -134,6 +134,11 @@ def _read(x: Any, elements: Callable[[Mapping[str, Any], int], bytes]) -> Any:
         return [_read(item, elements) for item in x]
     if not isinstance(x, dict):
         return x
+    if SET in x:
+        items = _read(x[SET], elements)
+        if not isinstance(items, list) or not all(isinstance(item, str | int | float) for item in items):
+            raise _problem("this is no set", items)
+        return frozenset(items)
     if KEY in x:
         try:
             return jax.random.wrap_key_data(jax.numpy.asarray(_read(x.get("data"), elements)), impl=x[KEY])
@@ -142,8 +147,9 @@ def _read(x: Any, elements: Callable[[Mapping[str, Any], int], bytes]) -> Any:
     if TAG not in x:
         return {key: _read(value, elements) for key, value in x.items()}
     dtype, shape = x[TAG], x.get("shape")
-    ints = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    if not isinstance(dtype, str) or dtype not in DTYPES or not ints:
+    if not isinstance(dtype, str) or dtype not in DTYPES or not isinstance(shape, list) or not all(
+        type(n) is int and n >= 0 for n in shape
+    ):
         raise _problem("this is no array", {TAG: dtype, "shape": shape})
     size = math.prod(shape) * DTYPES[dtype].itemsize
     raw = elements(x, size)

@@ -88,7 +88,7 @@ def _value(where: str, name: str, v: BaseVar) -> jax.Array:
         raise CheckpointError(message(
             where, f"{name!r} is in this process alone, and there are {jax.process_count()}.",
             "an array that is sharded or replicated over the devices of all processes", str(value.sharding),
-            "For a value that all have: v.assign(jax.device_put(v.value, NamedSharding(mesh, PartitionSpec())))."
+            "If all have the same: v.assign(jax.device_put(np.asarray(v.value), NamedSharding(mesh, PartitionSpec())))."
         ))  # fmt: skip
     return value
 

@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 _WORTH_A_THREAD = 1 << 20  # bytes; a thread costs a tenth of a millisecond, a digest of these one and a half
+PIECE = 64 << 20  # what is read at a time: where all cores are busy, each change of threads costs milliseconds
 
 
 class Checksums:

@@ -230,14 +230,6 @@ class NewFile:
             if len(self._pieces) > GATHERED:
                 self._write_gathered()
 
-    def patch(self, offset: int, data: bytes) -> None:
-        """Write bytes in the place of those at an offset from the beginning."""
-        self._write_gathered()
-        with doing(f"writing {self.path!r}", self.path):
-            seek(self._fd, offset)
-            write_all(self._fd, data)
-            seek(self._fd, -1)
-
     def _write_gathered(self) -> None:
         pieces, self._pieces = self._pieces, bytearray()
         with doing(f"writing {self.path!r}", self.path):

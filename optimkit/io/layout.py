@@ -32,7 +32,6 @@ _CENTRAL_EXTRA = struct.Struct("<2H3Q")
 _END = struct.Struct("<4sQ2H2I4Q" + "4sIQI" + "4s4H2IH")
 _COMMENT = b"optimkit checkpoint, sha256 of its manifest: "
 
-CRC_AT = 14  # where the checksum is in a local header
 TRAILER = _END.size + len(_COMMENT) + 64
 LAST_ENTRY = _CENTRAL.size + len(MANIFEST) + _CENTRAL_EXTRA.size
 

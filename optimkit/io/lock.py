@@ -51,7 +51,7 @@ class Owner:
         except ProcessLookupError:
             return False
         except OSError:  # it is another user's
-            return True
+            pass
         return self.started is None or started(self.pid) in (None, self.started)
 
     def __str__(self) -> str:
@@ -59,10 +59,14 @@ class Owner:
 
 
 def started(pid: int) -> int | None:
-    """Return when a process started, in ticks since its machine did; None where the system does not tell."""
+    """Return when a process started, in ticks since its machine did.
+
+    It is -1 where the process has ended and its parent has not looked yet, and None where the system does not tell.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf8", errors="replace") as stat:
-            return int(stat.read().rpartition(")")[2].split()[19])
+            fields = stat.read().rpartition(")")[2].split()
+        return -1 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from optimkit.errors import CheckpointError, message
 from optimkit.io import layout
-from optimkit.io.checksum import Checksums
-from optimkit.io.files import CHUNK, doing
+from optimkit.io.checksum import PIECE, Checksums
+from optimkit.io.files import doing
 from optimkit.io.layout import Member
 from optimkit.io.manifest import Manifest, corrupt, decode
 from optimkit.io.writing import File
@@ -55,9 +55,9 @@ class Reader:
         bits = np.empty(entry.form.stored_shape, entry.form.stored.newbyteorder("<"))
         flat = bits.reshape(-1).view(np.uint8).data
         sums, start = Checksums(header), member.offset + len(before)
-        for at in range(0, len(flat), CHUNK):
-            self._source.read_into(start + at, flat[at : at + CHUNK])
-            sums.update(flat[at : at + CHUNK])
+        for at in range(0, len(flat), PIECE):
+            self._source.read_into(start + at, flat[at : at + PIECE])
+            sums.update(flat[at : at + PIECE])
         if sums.sha256 != entry.sha256 or sums.crc != entry.crc:
             raise corrupt(self.where, f"the array of {entry.name!r} does not have the checksum in the manifest")
         return bits.astype(entry.form.stored, copy=False)

@@ -30,9 +30,6 @@ class Output(Protocol):
     def write(self, data: Any) -> None:
         """Write bytes, after those before."""
 
-    def patch(self, offset: int, data: bytes) -> None:
-        """Write bytes in the place of those at an offset from the beginning."""
-
 
 class Stream:
     """A binary file that somebody else has opened; the checkpoint begins where it stands."""
@@ -54,13 +51,6 @@ class Stream:
         with doing(f"writing {self._name!r}", self._name):
             while view:  # a raw file may take fewer at a time
                 view = view[self._file.write(view[:CHUNK]) :]
-
-    def patch(self, offset: int, data: bytes) -> None:
-        """Write bytes in the place of those at an offset from the beginning."""
-        with doing(f"writing {self._name!r}", self._name):
-            self._file.seek(self._start + offset)
-            self._file.write(data)
-            self._file.seek(self._start + self.position)
 
 
 def save_var_collection(file: File, vc: VarCollection) -> None:
@@ -118,23 +108,13 @@ def write(out: Output, items: Iterable[Item], about: Sequence[dict[str, Any]]) -
 
 def _write_array(out: Output, name: bytes, item: Item) -> tuple[Entry, Member]:
     header, bits = layout.npy_header(item.form), _flat(item.bits())
-    size, start = len(header) + len(bits), out.position
     sums = Checksums(header)
-    if len(bits) <= CHUNK:
-        sums.update(bits)
-    unknown = len(bits) > CHUNK  # the checksum stands before the bits, and is known after them
-    out.write(layout.local_header(name, size, 0 if unknown else sums.crc))
+    sums.update(bits)  # CRC-32 stands before the bits; the digest goes on while they are written
+    member = Member(name, len(header) + len(bits), sums.crc, out.position)
+    out.write(member.local_header)
     out.write(header)
-    for at in range(0, len(bits), CHUNK):
-        if unknown:
-            sums.update(bits[at : at + CHUNK])
-        out.write(bits[at : at + CHUNK])
-    if unknown:
-        out.patch(start + layout.CRC_AT, layout.local_header(name, size, sums.crc)[layout.CRC_AT :][:4])
-    return (
-        Entry(item.names, item.kind, item.form, sums.crc, sums.sha256, item.about),
-        Member(name, size, sums.crc, start),
-    )
+    out.write(bits)
+    return Entry(item.names, item.kind, item.form, sums.crc, sums.sha256, item.about), member
 
 
 def _flat(bits: np.ndarray) -> memoryview:

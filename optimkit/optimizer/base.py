@@ -323,6 +323,8 @@ class Optimizer(Tunable):
     def from_config(cls, vc: VarCollection, config: dict[str, Any]) -> Self:
         """Return the optimizer that a config describes, bound to variables, with its memory as at the start.
 
+        A subclass whose constructor takes other arguments than these overrides this, and :meth:`get_config`.
+
         Args:
             vc: the variables.
             config: what :meth:`get_config` returned, of an optimizer of this class; of any, for ``Optimizer`` itself.

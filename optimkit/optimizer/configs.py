@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from optimkit.config import register
-from optimkit.config.reading import read_arguments
-from optimkit.config.registry import FAMILIES, Family
+from optimkit.config.reading import checked, read_arguments
+from optimkit.config.registry import FAMILIES, Family, find
 from optimkit.core import VarCollection
 from optimkit.errors import ConfigError, message
 from optimkit.optimizer.groups import LR_SCALE, Group, Target, Together
@@ -89,20 +89,24 @@ def built(kind: type[Any], vc: VarCollection, config: dict[str, Any]) -> Any:
         ConfigError: it is no config of an optimizer of this class.
         UnknownNameError: a name is not registered.
     """
-    entry, arguments = read_arguments(config)
-    where, found = f"optimizer.{kind.__name__}.from_config(vc, config)", entry.target
+    checked(config)
+    where, entry = f"optimizer.{kind.__name__}.from_config(vc, config)", find("from_config", config["name"])
+    found = entry.target
     if not isinstance(found, type) or not issubclass(found, kind):
         is_rule = isinstance(found, type) and issubclass(found, Rule)
         raise ConfigError(message(where, "this is the config of something else.", f"of {kind.__name__}", entry.name,
                                   "Optimizer(vc, optimkit.config.from_config(config))" if is_rule else ""))  # fmt: skip
+    made: Any = found
+    if made.from_config.__func__ is not kind.from_config.__func__:  # for a constructor with other arguments
+        return made.from_config(vc, config)
+    arguments = read_arguments(config)[1]
     rule = arguments.pop("rule")
     check_rule_type(where, rule)
-    named: Any = found.rule_type  # type: ignore[attr-defined]
-    if named is None:
-        return found(vc, rule, **arguments)
-    if type(rule) is not named:
-        raise ConfigError(message(where, f"{entry.name} has another rule.", named.__name__, f"{rule!r}"))
-    return found(vc, **rule._fields(), **arguments)
+    if made.rule_type is None:
+        return made(vc, rule, **arguments)
+    if type(rule) is not made.rule_type:
+        raise ConfigError(message(where, f"{entry.name} has another rule.", made.rule_type.__name__, f"{rule!r}"))
+    return made(vc, **rule._fields(), **arguments)
 
 
 def optimizer(

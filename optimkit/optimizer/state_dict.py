@@ -75,6 +75,7 @@ def places(opt: Any) -> dict[Path, BaseVar]:
     found |= {("hyper", name[prefix:]): var for name, var in opt._dynamic.items()}
     if opt._schedules:
         found[("clock",)] = opt.clock
+    # What is left has its whole name: variables of a subclass, and one of two arrays that dots in names give one place.
     known = {id(v._buffer) for v in found.values()}
     others = opt.vars().subset(is_not=TrainRef).unique()
     return found | {("variables", name[prefix:]): v for name, v in others.items() if id(v._buffer) not in known}
@@ -83,10 +84,9 @@ def places(opt: Any) -> dict[Path, BaseVar]:
 def _paths(names: Sequence[StateName]) -> list[Path]:
     """Return the places of a rule's arrays: by their last names, and by longer ones where those are not unique."""
     keys = list(map(_short, names))
-    for longer in (_full, _exact):
-        count = Counter((n.param, key) for n, key in zip(names, keys, strict=True))
-        twice = {(param is None, key) for (param, key), n in count.items() if n > 1}
-        keys = [longer(n) if (n.param is None, key) in twice else key for n, key in zip(names, keys, strict=True)]
+    count = Counter((n.param, key) for n, key in zip(names, keys, strict=True))
+    twice = {(param is None, key) for (param, key), n in count.items() if n > 1}
+    keys = [_full(n) if (n.param is None, key) in twice else key for n, key in zip(names, keys, strict=True)]
     return [("shared", key) if n.param is None else ("state", n.param, key) for n, key in zip(names, keys, strict=True)]
 
 
@@ -96,10 +96,6 @@ def _short(name: StateName) -> str:
 
 def _full(name: StateName) -> str:
     return ".".join(x for x in (*name.before, *name.after) if x) or "value"
-
-
-def _exact(name: StateName) -> str:
-    return str(name._replace(param=name.param and ""))
 
 
 def _flat(where: str, given: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:

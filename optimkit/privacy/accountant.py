@@ -51,7 +51,7 @@ class RDPAccountant:
     :class:`PrivateGradValues`.
 
     ε never decreases: not with steps, phases, the sampling rate or 1/δ, nor with less noise (up to rounding, some
-    1e-14 of it). It is 0 before the first step, infinite where there was no noise, and never NaN.
+    1e-12 of it). It is 0 before the first step, infinite where there was no noise, and never NaN.
 
     Args:
         orders: the orders α that are tried; the default serves nearly all trainings.

@@ -45,7 +45,8 @@ class PrivateGradValues(GradValues):
         keygen: the generator of the noise; its key is state. See below.
         use_norm_accumulation: first compute the norms, then the gradient of Σᵢ wᵢ fᵢ with wᵢ = min(1, C / ‖gᵢ‖), which
             is Σᵢ ḡᵢ, in a second pass. The gradients of single microbatches are never kept together, only their norms;
-            numbers are the same up to rounding (in the dtype of the parameters, which shows in half precision).
+            numbers are the same up to rounding (in the dtype of the parameters, which shows in half precision; a
+            gradient more than 1e37 times as long as C counts as zero).
         chunk: how many microbatches are differentiated at once; they are then taken one chunk after the other. Bounds
             the memory in both modes. All at once where None.
         expected_batch_size: B · microbatch, where the number of examples varies from call to call. It must not depend
@@ -78,8 +79,8 @@ class PrivateGradValues(GradValues):
     ḡ around and move the sum by 2 C: account with ``noise_multiplier / 2``, and only if they always share it.
 
     Raises:
-        StructureError: ``batch_axis`` is not all 0, ``keygen`` is no Generator; by calls: the number of examples differs between arguments, or
-            microbatches, or chunks, do not divide it; ``mask`` has another shape.
+        StructureError: ``batch_axis`` is not all 0, ``keygen`` is no Generator; by calls: the number of examples
+            differs between arguments, or microbatches, or chunks, do not divide it; ``mask`` has another shape.
         HyperparameterError: an argument is out of range.
         DTypeError: a TrainVar is not real; ``mask`` is not of bools.
         MissingInputError: ``mask`` without ``expected_batch_size``.

@@ -1,4 +1,4 @@
-"""Where optax.contrib does something else than a paper, and how far it is then from the paper: for docs/contrib_page.py.
+"""Where optax.contrib does something else than a paper, and how far from it that is: for docs/contrib_page.py.
 
 Each rule, made by ``optimkit.contrib.compat``, and optax's transformation take 30 steps in float64 on the same
 gradients, and are compared with the oracle of the paper. ``test_every_rule.py`` measures the figures again.

@@ -71,6 +71,11 @@ SAME = {
     "muon": (compat.muon(0.1, nesterov=False, weight_decay=0.1, adam_learning_rate=0.02, adam_weight_decay=0.2),
              lambda o: o.contrib.muon(0.1, nesterov=False, weight_decay=0.1, adam_learning_rate=0.02,
                                       adam_weight_decay=0.2)),
+    "muon of dion": (compat.muon(0.1, ns_coeffs="dion", nesterov=False),
+                     lambda o: o.contrib.muon(0.1, ns_coeffs="dion", nesterov=False)),
+    "muon with its steps written out": (
+        compat.muon(0.1, ns_coeffs=[(3.4445, -4.775, 2.0315)] * 3 + [(2, -1.5, 0.5)] * 2, nesterov=False),
+        lambda o: o.contrib.muon(0.1, ns_coeffs=[(3.4445, -4.775, 2.0315)] * 3 + [(2, -1.5, 0.5)] * 2, nesterov=False)),
     "prodigy": (RULES["prodigy"], lambda o: o.contrib.prodigy(weight_decay=0.1)),
     "normalize": (Scaled(RULES["normalize"], 0.1), lambda o: sgd_rate(o, 0.1)),
     "sam": (compat.sam(Scaled(rules.Momentum(), 0.1), Chain(compat.normalize(), Scaled(rules.Momentum(), 0.1)), 3),
@@ -246,7 +251,7 @@ def test_options_that_a_rule_does_not_have_are_refused_by_name():
         "state_dtype": lambda: compat.schedule_free_sgd(state_dtype=jnp.bfloat16),
         "preconditioning": lambda: compat.muon(0.1, preconditioning="aol"),
         "consistent_rms": lambda: compat.muon(0.1, consistent_rms=0.3),
-        "ns_coeffs": lambda: compat.muon(0.1, ns_coeffs="dion"),
+        "ns_coeffs": lambda: compat.muon(0.1, ns_coeffs=(3.0, -4.0, 2.0)),
         "clip_threshold": lambda: compat.sophia(0.1, clip_threshold=None),
         "weight_dimension_numbers": lambda: compat.galore(0.1, weight_dimension_numbers={}),
     }

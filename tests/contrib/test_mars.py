@@ -66,6 +66,16 @@ def test_mars_with_newton_schulz_steps_and_without_correction_is_muon():
     np.testing.assert_allclose(mars, muon, rtol=1e-5)
 
 
+def test_stacked_layers_are_corrected_as_single_ones():
+    """Each by its own norm: of one it is above 1, of the other it is not."""
+    rng = np.random.default_rng(0)
+    stack = rng.normal(size=(2, 2, 3)) * np.array([3.0, 0.01])[:, None, None]
+    together = moved(rules.MARSShampoo(stacked="w"), [stack, -2 * stack], np.ones((2, 2, 3)))[0]
+    for i in range(2):
+        alone = moved(rules.MARSShampoo(), [stack[i], -2 * stack[i]], np.ones((2, 3)))[0]
+        np.testing.assert_allclose([d[i] for d in together], alone, atol=1e-6)
+
+
 def test_only_matrices_are_corrected_before_newton_schulz_steps():
     state = rules.MARSShampoo().init({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
     assert list(state["muon"]["VarianceReduced"]["previous"]) == ["w"]

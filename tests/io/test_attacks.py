@@ -26,12 +26,12 @@ import numpy as np
 import pytest
 
 from optimkit import StateVar, TrainVar, VarCollection, io
-from optimkit.errors import CheckpointError, CorruptCheckpointError, IncompatibleCheckpointError
+from optimkit.errors import CorruptCheckpointError, IncompatibleCheckpointError
 from optimkit.io import layout
 from tests.io.states import bits, numbers, unchanged
 from tests.io.test_fuzz import saved
 
-SECONDS = 5.0  # on a machine that does much else; the slowest takes a twentieth
+SECONDS = 2.0  # of this process alone; the slowest takes a tenth
 PER_BYTE, CONSTANT = 32, 1 << 18  # of memory; a small JSON value is an object of Python
 
 
@@ -88,12 +88,18 @@ def text_of(changed: Callable[[str], str]) -> bytes:
     return with_manifest(changed(json.dumps(manifest())).encode())
 
 
-SHAPES = [[3, 4], [12], [4, 3, 1], [4, 3, 0], [2**31, 2**31], [2**62, 4], [2**63], [2**64], [0, 2**62], [-4, -3], [-1],
-          [4.0, 3], [True, 12], [None], ["4", 3], [[4, 3]], [10**4000], [1] * 1000, [4, 3] + [1] * 61, [2] * 63, "43", 12,
-          None, {"0": 4}]  # fmt: skip
-DTYPES = ["int32", "float64", "float16", "complex64", "key<threefry2x32>", "key<rbg>", "key<evil>", "object", "O", "<f4",
-          "str", "S4", "V4", "void", "datetime64[s]", "float128", "", "__import__('os')", "bfloat16", "int4", 4, None,
-          ["float32"], [["w", "float32"]]]  # fmt: skip
+SHAPES = [
+    [3, 4], [12], [4, 3, 1], [4, 3, 0], [2**31, 2**31], [2**62, 4], [2**63], [2**64], [0, 2**62], [-4, -3], [-1],
+    [4.0, 3], [True, 12], [None], ["4", 3], [[4, 3]], [10**4000], [1] * 1000, [4, 3] + [1] * 61, [2] * 63, "43", 12,
+    None, {"0": 4}
+]  # fmt: skip
+DTYPES = [
+    "int32", "float64", "float16", "complex64", "key<threefry2x32>", "key<rbg>", "key<evil>", "object", "O", "<f4",
+    "str", "S4", "V4", "void", "datetime64[s]", "float128", "", "__import__('os')", "bfloat16", "int4", 4, None,
+    ["float32"], [["w", "float32"]]
+]  # fmt: skip
+# What an array's other fields may not be. (That 'about' may be None, and 'kind' any text, is taken into account.)
+VALUES = ["", "0" * 64, "G" * 64, -1, 2**32, 2**64, 10**100, 0.5, None, [], {}, [[]], [1], True]
 
 
 def lies() -> Iterator[tuple[str, bytes]]:
@@ -101,17 +107,18 @@ def lies() -> Iterator[tuple[str, bytes]]:
     yield from ((f"the shape {str(shape)[:40]}", lie(shape=shape)) for shape in SHAPES)
     yield from ((f"the dtype {dtype!r}", lie(dtype=dtype)) for dtype in DTYPES)
     for field in ("sha256", "crc32", "names", "kind", "about"):
-        for value in ("", "0" * 64, "G" * 64, -1, 2**32, 2**64, 10**100, 0.5, None if field != "about" else 0, [], {}, [[]],
-                      [1], True):  # fmt: skip
-            if not (field == "kind" and isinstance(value, str)):
+        for value in VALUES:
+            if not (field == "kind" and isinstance(value, str)) and not (field == "about" and value is None):
                 yield f"{field} {str(value)[:20]!r}", lie(**{field: value})
+    yield "about a configuration that is not there", lie(about=0)
     yield "a name twice", lie(names=["w", "w"])
     yield "the name of another array", lie(names=["n"])
-    yield "another's names and bits", with_manifest(json.dumps(manifest() | {"arrays": manifest()["arrays"][::-1]}).encode())
+    yield "the entry of another array", whole_lie(arrays=manifest()["arrays"][::-1])
     yield "an array too few", whole_lie(arrays=manifest()["arrays"][:1])
     yield "an array too many", whole_lie(arrays=manifest()["arrays"] + [manifest()["arrays"][0] | {"names": ["x"]}])
     yield "no arrays", whole_lie(arrays=[])
-    yield from ((f"format {value!r:.20}", whole_lie(format=value)) for value in (0, -1, 10**100, 1.0, "1", True, None, [1]))
+    for value in (0, -1, 10**100, 1.0, "1", True, None, [1]):
+        yield f"format {value!r:.20}", whole_lie(format=value)
     yield from ((f"{key} {value!r}", whole_lie(**{key: value})) for key in ("arrays", "versions", "about")
                 for value in (None, 1, "x", [1], [[]], [None], {"a": 1}, [{}], [{"name": 1}]))  # fmt: skip
     yield from ((f"no {key}", without(key, False)) for key in manifest())
@@ -122,11 +129,13 @@ def lies() -> Iterator[tuple[str, bytes]]:
 
 def texts() -> Iterator[tuple[str, bytes]]:
     """Yield manifests that are no JSON, or JSON that is meant to cost much."""
-    many = 20_000
+    many = 10_000
     for name, text in {
-        "nothing": b"", "null": b"null", "a list": b"[]", "a number": b"1", "a string": b'"x"', "UTF-16": "{}".encode("utf-16"),
-        "a byte order mark": b"\xef\xbb\xbf{}", "no text": b"\xff\xfe", "a zero": b"\0", "two values": b"{}{}",
-        "an open string": b'{"format', "deep lists": b"[" * many, "deep lists that end": b"[" * many + b"]" * many,
+        "nothing": b"", "null": b"null", "a list": b"[]", "a number": b"1", "a string": b'"x"',
+        "UTF-16": "{}".encode("utf-16"), "a byte order mark": b"\xef\xbb\xbf{}", "no text": b"\xff\xfe",
+        "a zero": b"\0", "two values": b"{}{}",
+        "an open string": b'{"format', "deep lists": b"[" * many,
+        "deep lists that end": b"[" * many + b"]" * many,
         "deep objects": b'{"a":' * many, "brackets in strings": b'"' + b"[" * many, "backslashes": b'"' + b"\\" * many,
         "quotes": b'"' * many, "a long number": b"1" * many, "NaN": b"NaN", "wide": b"[" + b"1," * many + b"1]",
         "keys": b"{" + b",".join(b'"%d":0' % i for i in range(many // 10)) + b"}",
@@ -136,8 +145,9 @@ def texts() -> Iterator[tuple[str, bytes]]:
     for value in ("NaN", "Infinity", "-Infinity", "1e999", "1" * 5000, "[" * 70 + "]" * 70):
         yield f"{value[:9]} in a configuration", text_of(
             lambda text, value=value: text.replace('"about": []', f'"about": [{{"name": {value}}}]', 1))  # fmt: skip
-    yield "deep configurations", text_of(
-        lambda text: text.replace('"about": []', '"about": [{"name": "x", "rule": ' + "[" * many + "]" * many + "}]", 1))
+    for depth in (70, many):
+        deep = '"about": [{"name": "x", "rule": ' + "[" * depth + "]" * depth + "}]"
+        yield f"configurations {depth} deep", text_of(lambda text, deep=deep: text.replace('"about": []', deep, 1))
 
 
 def fields() -> Iterator[tuple[str, bytes]]:
@@ -156,12 +166,12 @@ def fields() -> Iterator[tuple[str, bytes]]:
         yield f"{value} bytes of a header of npy", GOOD[: npy + 8] + value.to_bytes(2, "little") + GOOD[npy + 10 :]
 
 
-class Executed(Exception):
+class ExecutedError(Exception):
     """What a pickle of ours raises when it is loaded."""
 
 
 def execute() -> None:
-    raise Executed
+    raise ExecutedError
 
 
 class Evil:
@@ -222,7 +232,7 @@ def strangers() -> Iterator[tuple[str, bytes]]:
 
 def refused(name: str, data: bytes, target: VarCollection) -> None:
     """Require that a file is refused, with nothing assigned, in bounded time and memory."""
-    start = time.monotonic()
+    start = time.process_time()
     tracemalloc.start()
     try:
         with unchanged(target), pytest.raises((CorruptCheckpointError, IncompatibleCheckpointError)) as caught:
@@ -232,7 +242,7 @@ def refused(name: str, data: bytes, target: VarCollection) -> None:
         tracemalloc.stop()
     assert len(str(caught.value)) < 100_000, name
     assert peak <= PER_BYTE * len(data) + CONSTANT, name
-    assert time.monotonic() - start < SECONDS, name
+    assert time.process_time() - start < SECONDS, name
 
 
 GALLERY = {"lies": lies, "texts": texts, "fields": fields, "strangers": strangers}
@@ -263,8 +273,9 @@ def test_a_file_of_a_later_format_is_refused_with_both_versions():
 
 
 @pytest.mark.parametrize("fields, w", [
-    ({"shape": [3, 4]}, jnp.zeros((3, 4))), ({"shape": [12]}, jnp.zeros(12)), ({"dtype": "int32"}, jnp.zeros((4, 3), int)),
-    ({"shape": [4, 3, 1]}, jnp.zeros((4, 3, 1))), ({"shape": [8, 3], "dtype": "float16"}, jnp.zeros((8, 3), jnp.float16)),
+    ({"shape": [3, 4]}, jnp.zeros((3, 4))), ({"shape": [12]}, jnp.zeros(12)),
+    ({"dtype": "int32"}, jnp.zeros((4, 3), int)), ({"shape": [4, 3, 1]}, jnp.zeros((4, 3, 1))),
+    ({"shape": [8, 3], "dtype": "float16"}, jnp.zeros((8, 3), jnp.float16)),
     ({"shape": [6], "dtype": "key<threefry2x32>"}, None),
 ])  # fmt: skip
 def test_a_lie_about_an_array_is_found_by_variables_that_it_is_meant_for(fields, w):
@@ -291,7 +302,7 @@ def test_arrays_that_change_places_are_found():
 def test_our_pickle_would_run():
     """The attack is one: NumPy, told to trust it, executes it."""
     data = savez(np.savez, w=np.array([Evil()], object))
-    with pytest.raises(Executed):
+    with pytest.raises(ExecutedError):
         np.load(std_io.BytesIO(data), allow_pickle=True)["w"]
 
 

@@ -166,7 +166,8 @@ def test_saves_and_restores_are_logged_and_nothing_is_printed(folder, caplog, ca
             checkpoint.save(number(), idx)
         checkpoint.restore(number())
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert [text.count(word) for word in ("Saved", "Removed", "Restored")] == [2, 1, 1] and capsys.readouterr() == ("", "")
+    assert [text.count(word) for word in ("Saved", "Removed", "Restored")] == [2, 1, 1]
+    assert capsys.readouterr() == ("", "")
     caplog.clear()
     with caplog.at_level(logging.INFO, "optimkit.io"), Checkpoint(folder, 1, verbose=False) as checkpoint:
         checkpoint.save(number(), 3)

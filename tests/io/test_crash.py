@@ -37,7 +37,7 @@ class Zygote:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
 
     def run(self, folder, saves, *, kill_after=None, kill_at=None, train=True, wait=True):
-        """Run a loop; return the steps whose saves have returned, its other words, its end, and how long it took."""
+        """Run a loop; return the steps whose saves have returned, with the times, and the system calls, if it lived."""
         request = {"folder": str(folder), "saves": saves, "kill_after": kill_after, "kill_at": kill_at,
                    "train": train, "wait": wait}  # fmt: skip
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -46,9 +46,9 @@ class Zygote:
         assert os.WIFSIGNALED(answer["status"]) == killed, answer["said"]
         assert not killed or os.WTERMSIG(answer["status"]) == signal.SIGKILL
         lines = [line.split() for line in answer["said"].splitlines()]
-        saved = [int(line[1]) for line in lines if line[0] == "saved"]
+        saved = {int(line[1]): float(line[2]) for line in lines if line[0] == "saved"}
         calls = next((line[1:] for line in lines if line[0] == "calls"), [])
-        return saved, calls, answer["seconds"]
+        return saved, calls
 
     def close(self):
         self.process.stdin.close()
@@ -134,14 +134,16 @@ class Plain:
 def kill_at_random(zygote, kind, folder, kills, seed):
     """Kill a loop again and again; return how many kills fell into a save."""
     rng = random.Random(seed)
-    done, _, seconds = zygote.run(folder, 4, train=kind.train)  # shows how long a step and its save take
-    period, newest, within, before = seconds / len(done), done[-1], 0, set()
+    times, _ = zygote.run(folder, 4, train=kind.train)
+    period = (times[4] - times[1]) / 3  # of a step and its save
+    newest, within, before = 4, 0, set()
     for i in range(kills):
         wait = i % 2 == 0  # every other one saves in the background
-        saved, _, _ = zygote.run(folder, 10**6, kill_after=rng.uniform(0, 3) * period, train=kind.train, wait=wait)
+        saved, _ = zygote.run(folder, 10**6, kill_after=rng.uniform(0, 3) * period, train=kind.train, wait=wait)
         t, path = checkpoint_of(folder).restore(kind.vc)
         # In the background, the last save that has returned may still have been under way.
-        assert t >= max([newest, *saved[: None if wait else -1]]), f"{path} is older than a save that was complete"
+        complete = [newest, *list(saved)[: None if wait else -1]]
+        assert t >= max(complete), f"{path} is older than a save that was complete"
         kind.check(t)
         now = strays(folder)
         assert len(now) <= 1 and not (t > newest and before & now), "a writer has left what a killed one left"
@@ -173,15 +175,15 @@ def test_a_process_killed_at_any_system_call_of_a_save_leaves_whole_checkpoints(
     """With two checkpoints there, the third save also removes one. Each call is the last one, and each write a half."""
     kind, dry, seen = Plain(), folder / "dry", set()
     zygote.run(dry, 2, train=False)
-    first, calls, _ = zygote.run(dry, 1, train=False, wait=wait)
-    assert first == [3] and {"open", "write", "fsync", "replace", "unlink"} <= set(calls)
+    first, calls = zygote.run(dry, 1, train=False, wait=wait)
+    assert [*first] == [3] and {"open", "write", "fsync", "replace", "unlink"} <= set(calls)
     for k, half in [(k, half) for k, name in enumerate(calls) for half in (False, True)[: 1 + (name == "write")]]:
         killed = folder / f"{k}{'half' * half}"
         with checkpoint_of(killed) as checkpoint:
             for t in (1, 2):
                 kind.vc.assign([np.full(v.shape, t, np.int32) for v in kind.vc])
                 checkpoint.save(kind.vc, t)
-        saved, _, _ = zygote.run(killed, 1, kill_at=(k, half), train=False, wait=wait)
+        saved, _ = zygote.run(killed, 1, kill_at=(k, half), train=False, wait=wait)
         t, path = checkpoint_of(killed).restore(kind.vc)
         assert t == 2 if "replace" not in calls[:k] else t == 3, f"{path}, call {k}, {calls[k]}"
         assert t == 3 or not saved or not wait

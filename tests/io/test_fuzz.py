@@ -62,7 +62,8 @@ def flip(rng, data, _):
 
 def overwrite(rng, data, _):
     start, end = block(rng, data, rng.choice((1, 8, 200)))
-    return data[:start] + rng.choice((rng.randbytes(end - start), bytes(end - start), b"\xff" * (end - start))) + data[end:]
+    size = end - start
+    return data[:start] + rng.choice((rng.randbytes(size), bytes(size), b"\xff" * size)) + data[end:]
 
 
 def truncate(rng, data, _):

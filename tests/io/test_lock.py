@@ -35,14 +35,15 @@ class Child:
     def __init__(self, act):
         ready, said = os.pipe()
         told, self.tell = os.pipe()
+        wait = lambda: os.read(told, 1)  # noqa: E731 - ends when the test closes the other end
         self.pid = os.fork()
         if not self.pid:
             os.close(self.tell)
             try:
-                act()
+                act(wait) if act.__code__.co_argcount else act()
                 os.write(said, b"ok")
-                os.read(told, 1)
-            except BaseException as error:
+                wait()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the parent hears of it
                 os.write(said, f"{type(error).__name__}: {error}".encode())
             os._exit(0)
         os.close(said), os.close(told)
@@ -51,7 +52,7 @@ class Child:
 
     def kill(self):
         os.kill(self.pid, signal.SIGKILL)
-        self.end()
+        os.waitpid(self.pid, 0)
 
     def end(self):
         os.close(self.tell)
@@ -134,7 +135,7 @@ def test_a_child_neither_has_nor_ends_the_lock_of_its_parent(folder):
         child = fork(act)
         assert child.answer.startswith("CheckpointLockedError")
         child.end()
-        child = fork(checkpoint.close)
+        child = fork(lambda: checkpoint.close())
         assert child.answer == "ok"
         child.end()
         assert (folder / "ckpt" / ".lock").exists()
@@ -144,15 +145,17 @@ def test_a_child_neither_has_nor_ends_the_lock_of_its_parent(folder):
 
 
 def test_the_child_of_a_dead_writer_does_not_hold_its_lock(folder):
-    def act():
+    def act(wait):
         lock.held(str(folder), "a child")
-        if not os.fork():
-            signal.pause()  # an idle worker of the one that will be killed
+        if not os.fork():  # a worker of the one that will be killed
+            wait()
+            os._exit(0)
 
     child = fork(act)
     assert child.answer == "ok"
     child.kill()
     lock.let_go(lock.held(str(folder), "here"))
+    os.close(child.tell)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff" * 5000])
@@ -202,6 +205,17 @@ def test_without_locks_the_process_that_is_named_decides(folder):
     owner(folder, pid=1, host="elsewhere")
     with pytest.raises(CheckpointLockedError, match=r"on elsewhere(.|\n)*remove"):
         lock.held(str(folder), "here")
+
+
+@pytest.mark.usefixtures("no_locks")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a process has ended")
+def test_a_process_that_has_ended_holds_nothing_also_where_its_parent_has_not_looked(folder):
+    child = fork(lambda: None)
+    owner(folder, pid=child.pid, started=lock.started(child.pid))
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still there
+    lock.let_go(lock.held(str(folder), "here"))
+    child.end()
 
 
 @pytest.mark.usefixtures("no_locks")

@@ -1,7 +1,7 @@
-"""The power fails after any system call of a save: a complete checkpoint is on the disk, and none that was promised is lost.
+"""The power fails after any call of a save: what is on the disk is complete, and no save that had returned is lost.
 
-A process that is killed loses nothing that it has told the system. A power cut does: of a file, what was not flushed; of
-a folder, the last changes of names. So the system calls of some saves are played on a disk that remembers both, and
+A process that is killed loses nothing that it has told the system. A power cut does: of a file, what was not flushed;
+of a folder, the last changes of names. So the system calls of some saves are played on a disk that remembers both, and
 after each of them every disk that a power cut may leave is made, and restored from.
 """
 

@@ -61,21 +61,25 @@ def plain() -> VarCollection:
 
 
 def child(request: dict[str, Any], pipe: int) -> None:
-    """Continue from the newest checkpoint, and say so after each save; with ``kill_at``, die at that system call."""
+    """Continue from the newest checkpoint, and say when each save returns; with ``kill_at``, die at that system call.
+
+    It is ready when it has taken its first step: until then it traces and loads programs, and has nothing to lose.
+    """
     act = Log() if request["kill_at"] is None else Killing(*request["kill_at"])
     loop = Loop() if request["train"] else None
     vc = loop.vars() if loop else plain()
     with installed(act):
         checkpoint = Checkpoint(request["folder"], KEPT, verbose=False)
-        t, _ = checkpoint.restore(vc)
-        os.write(pipe, b"ready\n")
-        for t in range(t + 1, t + 1 + request["saves"]):
+        newest, _ = checkpoint.restore(vc)
+        for t in range(newest + 1, newest + 1 + request["saves"]):
             if loop:
                 loop.step(t)
             else:
                 vc.assign([np.full(v.shape, t, np.int32) for v in vc])
+            if t == newest + 1:
+                os.write(pipe, b"ready\n")
             checkpoint.save(vc, t, wait=request["wait"])
-            os.write(pipe, b"saved %d\n" % t)
+            os.write(pipe, b"saved %d %f\n" % (t, time.monotonic()))
         checkpoint.wait()
     os.write(pipe, b"calls %s\n" % " ".join(act.names).encode())
 
@@ -90,13 +94,12 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     os.close(theirs)
     with open(ours, "rb", buffering=0) as pipe:
         said = pipe.read(6)  # "ready", or nothing if it has died
-        ready = time.monotonic()
         if request["kill_after"] is not None:
             time.sleep(request["kill_after"])
             os.kill(pid, signal.SIGKILL)
         said += pipe.readall()
     _, status = os.waitpid(pid, 0)
-    return {"said": said.decode(), "status": status, "seconds": time.monotonic() - ready}
+    return {"said": said.decode(), "status": status}
 
 
 def _be_child(request: dict[str, Any], pipe: int) -> NoReturn:

@@ -10,7 +10,7 @@ import pytest
 from .contrib_adam_mini import oracle_adam_mini
 from .contrib_galore import oracle_galore
 from .contrib_kron import DAMPING, lower_bound, oracle_psgd_kron
-from .contrib_mars import oracle_mars
+from .contrib_mars import oracle_mars, oracle_mars_lion, oracle_mars_shampoo
 from .contrib_sophia import oracle_sophia
 from .form import takes_every_shape_and_keeps_its_inputs
 from .test_oracles import assert_steps, steps
@@ -66,6 +66,22 @@ def test_mars_by_hand():
     assert_steps(got, -0.1, -0.1 - 0.1 * mean / 0.15)
 
 
+def test_mars_with_lion_by_hand():
+    # γ β1 / (1 - β1) = 1: c = 0.5, -0.05, -0.5; m = 0.25, 0.1, -0.2; the decay is 0.1 · 0.5
+    got = oracle_mars_lion(steps(0.0)[0], steps(0.25, 0.1, -0.2), 0.1, beta1=0.5, gamma=1.0, weight_decay=0.5)
+    assert_steps(got, -0.1, -0.195, -0.195 + 0.1 + 0.05 * 0.195)
+
+
+def test_mars_with_newton_schulz_steps_by_hand():
+    # c = 2 g has norm 1, m half of it norm 0.5: the cubic of 0.6 and 0.8
+    hyper = {"momentum": 0.5, "gamma": 1.0, "coefficients": "cubic", "ns_steps": 1, "ns_eps": 0.0, "weight_decay": 0.0}
+    got = oracle_mars_shampoo(steps(np.zeros((2, 2)))[0], steps(np.diag([0.3, 0.4])), 1.0, **hyper)
+    assert_steps(got, -np.diag([1.5 * 0.6 - 0.5 * 0.6**3, 1.5 * 0.8 - 0.5 * 0.8**3]))
+    # a vector is not corrected: Adam
+    got = oracle_mars_shampoo(steps([0.0, 0.0])[0], steps([3.0, 1.0]), 1.0, other_lr_scale=0.5, eps=1.0, **hyper)
+    assert_steps(got, [-0.5 * 3 / 4, -0.5 / 2])
+
+
 def test_sophia_by_hand():
     # h = 1: m = 0.5, 0.75, 4.375 over γ h = 2, the last one cut; then the decay
     hyper = {"beta1": 0.5, "beta2": 0.0, "gamma": 2.0, "frequency": 1, "noise": "rademacher"}
@@ -102,6 +118,7 @@ def test_psgd_kron_of_a_matrix_by_hand():
     assert_steps(got, 1 - 0.11 - 0.05)
 
 
-@pytest.mark.parametrize("oracle", [oracle_galore, oracle_adam_mini, oracle_mars, oracle_sophia, oracle_psgd_kron])
+@pytest.mark.parametrize("oracle", [oracle_galore, oracle_adam_mini, oracle_mars, oracle_mars_lion, oracle_mars_shampoo,
+                                    oracle_sophia, oracle_psgd_kron])  # fmt: skip
 def test_oracle_takes_every_shape_and_keeps_its_inputs(oracle):
     takes_every_shape_and_keeps_its_inputs(oracle)

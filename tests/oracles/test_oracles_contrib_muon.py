@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .contrib_muon import oracle_muon
+from .contrib_muon import coefficients_of, oracle_muon
 from .form import takes_every_shape_and_keeps_its_inputs
 from .test_oracles import assert_steps, steps
 
@@ -19,6 +19,19 @@ def test_newton_schulz_by_hand():
     # with c: 2 x - 1.5 x³ + 0.5 x⁵ at 0.6 and 0.8
     got = oracle_muon(steps(np.zeros((2, 2)))[0], grads, 1.0, coefficients="quintic", ns_steps=1, **PLAIN)
     assert_steps(got, [[-(1.2 - 0.324 + 0.03888), 0.0], [0.0, -(1.6 - 0.768 + 0.16384)]])
+
+
+def test_coefficients_of_each_step_by_hand():
+    jordan, quintic = (3.4445, -4.775, 2.0315), (2.0, -1.5, 0.5)
+    assert coefficients_of("deepseek", 10) == [jordan] * 8 + [quintic] * 2
+    assert coefficients_of("deepseek", 1) == [quintic]
+    assert [a for a, _, _ in coefficients_of("dion", 6)] == [4.0848, 3.9505, 3.7418, 2.8769, 2.8366, 2.8366]
+    # the first matrix is divided by 1.01 ‖G‖, and the first polynomial is p(x / 1.01)
+    got = oracle_muon(steps(np.zeros((2, 2)))[0], steps([[3.0, 0.0], [0.0, 4.0]]), 1.0, coefficients="polar_express",
+                      ns_steps=1, **PLAIN)  # fmt: skip
+    a, b, c = 8.28721201814563, -23.595886519098837, 17.300387312530933
+    x, y = (s / 1.01**2 for s in (0.6, 0.8))
+    assert_steps(got, -np.diag([a * x + b * x**3 + c * x**5, a * y + b * y**3 + c * y**5]))
 
 
 def test_momentum_and_decay_by_hand():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from .contrib_shampoo import oracle_shampoo, oracle_soap
+from .contrib_shampoo import merged_shape, oracle_shampoo, oracle_soap
 from .form import takes_every_shape_and_keeps_its_inputs
 from .test_oracles import assert_steps, steps
 
@@ -58,6 +58,20 @@ def test_soap_by_hand():
     second = 1.0 - 0.1 * 1.5
     third = second - 0.1 * (4.0 / math.sqrt((0.5 * 2.0 + 8.0) / 0.75) + second / 2)
     assert_steps(got, 1.0, second, third)
+
+
+def test_normalised_steps_and_merged_axes_of_soap_by_hand():
+    # of one number N is a sign, times √(1 - β2^t) / (1 - β1^t): 0.5 / 0.5, √0.4375 / 0.75
+    hyper = {"beta1": 0.5, "beta2": 0.75, "eps": 0.0, "weight_decay": 0.0, "normalize_grads": True}
+    got = oracle_soap(steps(0.0)[0], steps(3.0, 3.0, 3.0), 1.0, **hyper)
+    assert_steps(got, 0.0, -1.0, -1.0 - math.sqrt(0.4375) / 0.75)
+    assert merged_shape((3, 3, 4, 50), 40) == (36, 50)
+    assert merged_shape((50, 2, 3), 40) == (50, 6)
+    assert merged_shape((), 40) == merged_shape((1, 1), 40) == (1,)
+    # as one axis the gradient (3, 4) has the basis (3, 4) / 5: it moves by 5 / (5 + 1) there, and by 0 across
+    got = oracle_soap(steps([[0.0], [0.0]])[0], steps([[3.0], [4.0]], [[3.0], [4.0]]), 1.0, beta1=0.0, eps=1.0,
+                      weight_decay=0.0, merge_dims=True)  # fmt: skip
+    assert_steps(got, [[0.0], [0.0]], [[-0.5], [-2 / 3]])
 
 
 def test_soap_turns_its_bases_by_hand():

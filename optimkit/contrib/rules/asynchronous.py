@@ -29,9 +29,11 @@ class ACProp(LeafRule):
 
     State: ``mu``, ``s``, shaped as the parameter, float32, from 0; ``t``, int32.
 
-    Deviations: nothing can divide the first gradient. Here a coordinate stands still while s is 0, at the first step
-    above all; optax then divides by 1, which is of no scale. s is corrected for its start at 0, as in optax, whose
-    version 0.2.8 has μ of before the gradient in the last line, which makes s larger by 1/β₁².
+    Deviations: the paper does not say what divides the first gradient, for s is 0. Here a coordinate stands still while
+    it is. The authors' code, and optax with it, moves by lr · g at the first step, which is of no scale, and that code
+    by up to lr · g / 1e-8 where s is 0 later. s is corrected for its start at 0, as in both. The code adds ``eps`` to s
+    at each step, too, and has RAdam's rectification as an option, which is left out. optax 0.2.8 has μ of before the
+    gradient in the last line, which makes s larger by 1/β₁², and steps shorter by β₁.
 
     Reference: Zhuang, Ding, Tang, Dvornek, Tatikonda & Duncan 2021, Momentum Centering and Asynchronous Update for
     Adaptive Gradient Methods, ACProp. arXiv:2110.05454.

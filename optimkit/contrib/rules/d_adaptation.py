@@ -100,9 +100,10 @@ class DAdaptAdamW(_DAdaptation):
     from 0, float32 scalars whatever the dtypes of parameters are (float64 with a float64 parameter); ``t``, int32.
 
     Deviations: r is without the paper's factor 1 − √β₂, which cancels. Gradients are measured by ν₋, as in the authors'
-    code; ``measure="new"`` has ν, the paper's A of the step that is taken. ``growth_rate``, ``bias_correction`` and the
-    decay are those of the code. d stays as it is while s is 0, where optax's becomes NaN; the code then does nothing at
-    all, while here weights decay and steps count.
+    code of version 3 and in optax; ``measure="new"`` has ν, the paper's A of the step that is taken, see issue 38 of
+    facebookresearch/dadaptation. Early preprints, and versions 1 and 2 of the code, estimate d in another way.
+    ``growth_rate``, ``bias_correction`` and the decay are those of the code. d stays as it is while s is 0, where
+    optax's becomes NaN; the code then does nothing at all, while here weights decay and steps count.
 
     Reference: Defazio & Mishchenko 2023, Learning-Rate-Free Learning by D-Adaptation, D-Adapted Adam.
     arXiv:2301.07733.

@@ -37,10 +37,11 @@ class GaLore(Wrapper):
     State: ``inner``, that of the inner rule for the projected parameters; ``bases``: for each matrix ``p``, float32,
     m x rank, from the first columns of the identity, and ``wait``, int32, the steps until the next decomposition.
 
-    Deviations: the inner rule is any, the paper's and its code's is Adam. Columns of P have the signs that are nearest
-    to the old ones, so that moments which are kept when it changes, as in the paper, still mean something. A gradient
-    that is 0 throughout gives no P: the next one does. Decompositions are in float32. ``elsewhere`` stands for the
-    lists of modules in the code.
+    Deviations: the inner rule is any, the paper's and its code's is Adam. As in both, the shorter side is projected;
+    optax 0.2.8 projects the longer one, and matrices of any size. Columns of P have the signs that are nearest to the
+    old ones, so that moments which are kept when it changes, as in the paper, still mean something. A gradient that is
+    0 throughout gives no P: the next one does. Decompositions are in float32. ``elsewhere`` stands for the lists of
+    modules in the code.
 
     Reference: Zhao et al. 2024, GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection, Algorithm 2.
     arXiv:2403.03507.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
 from optimkit import numerics
+from optimkit.contrib.rules.matrices import each
 from optimkit.contrib.rules.muon import Muon, OrthogonalMomentum
 from optimkit.hyper import hyper
 from optimkit.rules.adam import Adam, AdamW
@@ -36,6 +39,8 @@ class VarianceReduced(Correction, Remembering):
     ``t``, int32.
     """
 
+    of_stacks: ClassVar[bool] = False  # whether the first axis counts layers, each with a norm of its own
+
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
         """Gradients elsewhere, where the correction is exact."""
@@ -60,8 +65,17 @@ class VarianceReduced(Correction, Remembering):
 
     def _corrected(self, g: jax.Array, old: jax.Array) -> jax.Array:
         c = g + self.gamma * self.beta1 / (1 - self.beta1) * (g - old)
+        return each(self._cut, self.of_stacks)(c)
+
+    def _cut(self, c: jax.Array) -> jax.Array:
         length = numerics.norm(c)
         return jnp.where(length > self.max_norm, self.max_norm * numerics.safe_divide(c, length), c)
+
+
+class StackedVarianceReduced(VarianceReduced):
+    """:class:`VarianceReduced` of each of the layers that are stacked along the first axis."""
+
+    of_stacks = True
 
 
 class MARS(Composed, VarianceReduced, Adam):
@@ -131,9 +145,9 @@ class MARSLion(Composed, VarianceReduced):
 
     Example:
         >>> from optimkit import contrib, pure
-        >>> init, apply = pure(contrib.rules.MARSLion(), lr=0.1)
+        >>> init, apply = pure(contrib.rules.MARSLion(weight_decay=0.0), lr=0.1)
         >>> params = {"w": jnp.zeros(2)}; state = init(params)
-        >>> for g in (3.0, 0.1): state, params = apply({"w": jnp.array([g, -g])}, state, params)
+        >>> for g in (3.0, 2.0): state, params = apply({"w": jnp.array([g, -g])}, state, params)
         >>> params["w"]
         Array([-0.2,  0.2], dtype=float32)
     """
@@ -193,5 +207,6 @@ class MARSShampoo(Correction, Muon):
     other: Rule = AdamW(0.9, 0.95, weight_decay=0.1)
 
     def _of_matrices(self, direction: type[OrthogonalMomentum]) -> Rule:
-        reduced = VarianceReduced(self.momentum, self.gamma, self.max_norm, self.exact)
-        return Chain(reduced, super()._of_matrices(direction))
+        reduced = StackedVarianceReduced if direction.of_stacks else VarianceReduced
+        correction = reduced(self.momentum, self.gamma, self.max_norm, self.exact)
+        return Chain(correction, super()._of_matrices(direction))

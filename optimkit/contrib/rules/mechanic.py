@@ -36,8 +36,9 @@ class Mechanic(Wrapper):
     ``m_init``); ``t``, int32.
 
     Deviations: x₀ is where training starts, not where the rule was made, so that weights may be loaded between. The
-    authors' code has 1e-6 for ``m_init``, the paper 0, and takes x + u for x in the second line. optax recovers Δ from
-    x, which is memory saved and digits lost; begins with s at ``s_init``; clips h to ±m; and stores r below 0.
+    authors' code has 1e-6 for ``m_init``, the paper 0, and takes x + u for x in the second line. optax 0.2.8 recovers Δ
+    from x, which is memory saved and digits lost; begins with s at ``s_init``, which it moves by at the first step;
+    adds eps to |h| in m; clips h to ±m; and stores r below 0.
 
     Reference: Cutkosky, Defazio & Mehta 2023, Mechanic: A Learning Rate Tuner, Algorithm 1. arXiv:2306.00144.
 

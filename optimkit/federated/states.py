@@ -1,0 +1,133 @@
+"""What a plug-in optimizer remembers, in state variables, and how it is written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optimkit.core import StateVar
+from optimkit.core.collection import store
+from optimkit.errors import DTypeError, StructureError, describe, message
+from optimkit.federated import wire
+from optimkit.federated.plugins import Memory, Plugin
+from optimkit.optimizer.binding import check_structure, state_var, unshared
+from optimkit.placement import place_beside
+from optimkit.rules.base import Tree
+from optimkit.rules.naming import name_state
+
+Change = tuple[StateVar, Any]  # a variable, and what it is to hold
+
+
+class MissingKeyError(StructureError, KeyError):
+    """A state, a config or a message lacks a key, or has one that nobody knows."""
+
+    __str__ = Exception.__str__  # a KeyError's is the repr of its message, on one line
+
+
+class Specs(NamedTuple):
+    """Names, shapes and dtypes of the arithmetic of the parameters that a memory is for."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+
+    def zeros(self) -> dict[str, jax.Array]:
+        """Return zeros in place of parameters."""
+        return {n: jnp.zeros(s, d) for n, s, d in zip(*self, strict=True)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as JSON has them."""
+        return {n: {"shape": list(s), "dtype": d} for n, s, d in zip(*self, strict=True)}
+
+    @classmethod
+    def from_json(cls, given: Any) -> Specs:
+        """Return what ``as_json`` was."""
+        try:
+            items = sorted(given.items())
+            return Specs(tuple(n for n, _ in items), tuple(tuple(map(int, x["shape"])) for _, x in items),
+                         tuple(str(jnp.dtype(x["dtype"])) for _, x in items))  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StructureError(message("set_state", "'parameters' are no shapes by name.", "what get_state returned",
+                                         repr(given)[:200])) from error  # fmt: skip
+
+
+class Kept:
+    """The memory of one plug-in: its state in variables, by names, and its ``info``."""
+
+    def __init__(self, plugin: Plugin):
+        self.plugin, self.info = plugin, plugin.first_info()
+        self.variables: dict[str, StateVar] | None = None
+        self.structure: Any = None
+
+    def memory(self) -> Memory:
+        """Return it as the plug-in sees it."""
+        if self.variables is None:
+            return Memory(None, self.info)
+        return Memory(self.structure.unflatten([v.value for v in self.variables.values()]), self.info)
+
+    def bind(self, params: Mapping[str, jax.Array]) -> None:
+        """Make the state at the start, for these parameters."""
+        names, leaves, structure = name_state(list(params), self.plugin.rule().init(dict(params)))
+        place = place_beside(params.values())
+        arrays = zip(names, unshared(leaves, params.values()), strict=True)
+        self.variables, self.structure = {str(name): state_var(x, place) for name, x in arrays}, structure
+
+    def changes(self, state: Tree) -> list[Change]:
+        """Return what is to be written so that this is the state, or raise where it is of another form."""
+        if self.variables is None:
+            return []
+        leaves, structure = jax.tree.flatten(state)
+        check_structure(f"federated: {self.plugin.name}", self.plugin.rule(), "state", structure, self.structure)
+        return list(zip(self.variables.values(), leaves, strict=True))
+
+    # --- JSON -----------------------------------------------------------------------------------------------------
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        arrays = None if self.variables is None else {n: wire.to_json(v.value) for n, v in self.variables.items()}
+        return {"arrays": arrays, "info": wire.to_json(self.info)}
+
+    def read(self, where: str, given: Any) -> tuple[list[Change], dict[str, Any]]:
+        """Return what is to be written, and the info, so that it is what ``as_json`` returned."""
+        check_keys(where, given, ("arrays", "info"))
+        info, arrays = wire.from_json(given["info"]), wire.from_json(given["arrays"])
+        check_keys(f"{where}['info']", info, self.plugin.first_info())
+        if self.variables is None:
+            return [], info
+        check_keys(f"{where}['arrays']", arrays, self.variables)
+        return [(v, checked_array(f"{where}['arrays'][{name!r}]", arrays[name], v.value))
+                for name, v in self.variables.items()], info  # fmt: skip
+
+
+def write_all(changes: Iterable[Change]) -> None:
+    """Write all of some values to their variables, after all of them are known to fit."""
+    every = list(changes)
+    values = [v.checked(x) for v, x in every]
+    store([v._buffer for v, _ in every], values)
+
+
+def checked_array(where: str, x: Any, old: jax.Array) -> jax.Array:
+    """Return an array that was read, or raise where it has another shape or dtype than the one it replaces."""
+    if jnp.shape(x) != old.shape:
+        raise StructureError(message(where, "the array has another shape.", describe(old), describe(x)))
+    if getattr(x, "dtype", None) != old.dtype:
+        raise DTypeError(message(where, "the array has another dtype.", describe(old), describe(x)))
+    return jnp.asarray(x)
+
+
+def check_keys(where: str, given: Any, known: Iterable[str]) -> None:
+    """Raise unless something is a mapping with these keys, all of them and no others.
+
+    Raises:
+        StructureError: it is no mapping.
+        MissingKeyError: a key is missing, or unknown; a KeyError, too.
+    """
+    if not isinstance(given, Mapping):
+        raise StructureError(message(where, "this is no mapping.", f"keys {list(known)}", describe(given)))
+    missing, unknown = [k for k in known if k not in given], [k for k in given if k not in known]
+    if missing or unknown:
+        what = f"the key {missing[0]!r} is missing." if missing else f"the key {unknown[0]!r} is unknown."
+        raise MissingKeyError(message(where, what, list(known), list(given)))
