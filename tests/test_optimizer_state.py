@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from optimkit import Jit, ModuleList, StateVar, TrainRef, TrainVar, VarCollection, Vectorize, optimizer, rules, schedule
-from optimkit.errors import HyperparameterError
+from optimkit.errors import HyperparameterError, StructureError
 from optimkit.optimizer import Optimizer
 
 from .shell import Counted, Net, X, bits, close, two_grads, two_params, unchanged
@@ -432,3 +432,12 @@ def test_help_of_a_named_optimizer_lists_the_hyperparameters_of_its_rule():
     assert text.startswith("``Adam(vc, beta1=0.9, beta2=0.999, eps=1e-8)``")
     assert "beta2: decay of the mean of squared gradients; in [0, 1), default 0.999." in text
     assert "Example:" not in text  # the rule's example is of the functional face
+
+
+def test_two_arrays_of_one_name_in_a_state_are_refused_not_lost():
+    class Dotted(rules.Rule):
+        def init(self, params):
+            return {"a.b": jnp.zeros(()), "a": {"b": jnp.ones(())}}
+
+    with pytest.raises(StructureError, match=r"2 arrays of the state of a rule are called '\.a\.b'"):
+        Optimizer(two_params(), Dotted())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _ABSENT = "(absent)"
+_NO_RULES = {"schedule", "projections", "optimizer", "variable", "function"}
 
 
 def another_rule(here: Any, there: Any) -> tuple[str, str] | None:
@@ -15,6 +16,8 @@ def another_rule(here: Any, there: Any) -> tuple[str, str] | None:
         >>> another_rule(adam, {"name": "Optimizer", "rule": {"name": "Adam", "beta1": 0.8}})
         >>> another_rule(adam, {"name": "Optimizer", "rule": {"name": "Nadam", "beta1": 0.9}})
         ('Optimizer(Adam)', 'Optimizer(Nadam)')
+        >>> another_rule({"name": "acme.A"}, {"name": "acme.B"})
+        ('acme.A', 'acme.B')
     """
     names = _names(here), _names(there)
     return names if names[0] != names[1] else None
@@ -23,7 +26,8 @@ def another_rule(here: Any, there: Any) -> tuple[str, str] | None:
 def _names(config: Any) -> str:
     """Return the names of a rule and of the rules in it.
 
-    Those of rules are the names of classes; what has a dot or a small letter (``schedule.Cosine``, ``dtype``) is none.
+    Those of rules are the names of classes, after a dot where somebody registered them so (``acme.Adam``); what is of
+    another family (``schedule.Cosine``) or begins with a small letter (``dtype``) is none.
     """
     if isinstance(config, list):
         return ", ".join(filter(None, map(_names, config)))
@@ -33,7 +37,8 @@ def _names(config: Any) -> str:
     name = config.get("name")
     if name == "repr":  # of a class that is not registered
         name = str(config.get("repr")).partition("(")[0]
-    if not isinstance(name, str) or not name.isidentifier() or not name[:1].isupper():
+    family, _, own = str(name).rpartition(".")
+    if not own.isidentifier() or not own[:1].isupper() or family in _NO_RULES:
         return inside
     return f"{name}({inside})" if inside else name
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 import jax
+
+from optimkit.errors import StructureError, message
 
 
 class StateName(NamedTuple):
@@ -28,6 +30,9 @@ class StateName(NamedTuple):
 def name_state(params: list[str], state: Any) -> tuple[list[StateName], list[Any], Any]:
     """Flatten a rule's state into names, leaves and structure.
 
+    Raises:
+        StructureError: two arrays would have one name.
+
     Example:
         >>> from optimkit import rules
         >>> import jax.numpy as jnp
@@ -42,7 +47,14 @@ def name_state(params: list[str], state: Any) -> tuple[list[StateName], list[Any
             below[path[:i]].add(token)
     known = frozenset(params)
     by_parameter = {place for place, keys in below.items() if _is_by_parameter(place, keys, known)}
-    return [_split(path, by_parameter, known) for path in tokens], [x for _, x in paths], structure
+    names = [_split(path, by_parameter, known) for path in tokens]
+    shown, repeated = Counter(map(str, names)).most_common(1)[0] if names else ("", 1)
+    if repeated > 1:
+        raise StructureError(message(
+            "state", f"{repeated} arrays of the state of a rule are called {shown!r}.", "a name for each",
+            ", ".join(str(path) for path, name in zip(tokens, names, strict=True) if str(name) == shown),
+            "Use keys without dots in the state, and names of parameters that are not keys of it."))  # fmt: skip
+    return names, [x for _, x in paths], structure
 
 
 def _is_by_parameter(place: tuple[str, ...], keys: set[str], known: frozenset[str]) -> bool:

@@ -40,6 +40,7 @@ def test_galore_follows_the_authors_code():
     assert_follows("GaLore", rules.GaLore(core.Adam(0.9, 0.99), rank=1, scale=0.25))
 
 
+@pytest.mark.slow
 def test_galore_follows_the_authors_code_over_changes_of_the_projection():
     """With one departure in the code: singular vectors have the signs that are nearest to the old ones, as here."""
     class Some(rules.GaLore):  # the trace has a matrix for which the rank is 1

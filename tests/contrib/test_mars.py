@@ -59,6 +59,7 @@ def test_mars_with_newton_schulz_steps_follows_the_authors_code():
     assert_follows("MARSShampoo", rule)
 
 
+@pytest.mark.slow
 def test_mars_with_newton_schulz_steps_and_without_correction_is_muon():
     grads = [0.1 * np.random.default_rng(i).normal(size=(2, 3)) for i in range(4)]
     mars = moved(rules.MARSShampoo(gamma=0.0, weight_decay=0.1, scale="moonshot"), grads, np.ones((2, 3)))[0]
@@ -66,6 +67,7 @@ def test_mars_with_newton_schulz_steps_and_without_correction_is_muon():
     np.testing.assert_allclose(mars, muon, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_stacked_layers_are_corrected_as_single_ones():
     """Each by its own norm: of one it is above 1, of the other it is not."""
     rng = np.random.default_rng(0)
@@ -106,7 +108,9 @@ def test_exact_mars_takes_weights_that_are_loaded_after_construction_for_its_fir
     np.testing.assert_array_equal(state["VarianceReduced"]["previous"]["w"], 100.0)
 
 
-@pytest.mark.parametrize("name", ["MARS", "MARSLion", "MARSShampoo"])
+@pytest.mark.parametrize(
+    "name", ["MARS", pytest.param("MARSLion", marks=pytest.mark.slow), pytest.param("MARSShampoo", marks=pytest.mark.slow)]
+)
 def test_exact_mars_is_served_by_minimize(name):
     w = TrainVar(jnp.array([[3.0, -2.0], [1.0, 2.5]]))
     opt = getattr(contrib, name)(VarCollection({"w": w}), exact=True, weight_decay=0.0)

@@ -50,6 +50,7 @@ def test_singular_values_come_as_near_to_one_as_the_coefficients_allow(name, ste
         assert np.abs(values - 1).max() > 0.01, "these do not converge"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 9])
 @pytest.mark.parametrize("name", ["polar_express", "dion", "deepseek"])
 def test_each_step_has_its_coefficients(name, steps):
