@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -326,7 +327,8 @@ def table_run(rule, lr, steps, **options):
     """Return the parameters and the names of the state after some steps of a rule of the table."""
     vc = VarCollection((name, TrainVar(jnp.asarray(x, jnp.float32))) for name, x in TABLE_START.items())
     opt = Optimizer(vc, rule, **options)
-    inputs = {"value": jnp.float32(1.5)} if "value" in rule.needs else {}
+    known = {"value": jnp.float32(1.5), "grad_fn": lambda q: q, "key": jax.random.key(0)}
+    inputs = {name: known[name] for name in rule.needs}
     step = Jit(lambda g: opt(lr, g, **inputs), vc + opt.vars())
     rng = np.random.default_rng(0)
     for _ in range(steps):

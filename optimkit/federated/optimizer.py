@@ -86,7 +86,7 @@ class PluginOptimizer(Module):
         self._specs: Specs | None = None
         self._rules = tuple(kept.plugin.rule() for kept in self._stages)
         self._talkers = self._by_aux_name()
-        needs = self._chain(1.0).needs
+        needs = self._chain(0.0 if self._w_decay.scheduler is None and self.w_decay == 0 else 1.0).needs
         if needs:
             raise CompositionError(message(where, f"a module needs {needs[0]!r}.", "rules of gradients and parameters",
                                            ", ".join(needs), "Use optimkit.optimizer.Optimizer."))  # fmt: skip

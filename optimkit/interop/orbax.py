@@ -103,6 +103,14 @@ def restore_orbax(directory: Directory, vc: VarCollection, *, rename: Rename = N
         FileNotFoundError: there is no such folder.
         OSError: it cannot be read.
         ImportError: orbax-checkpoint is not installed.
+
+    Example:
+        >>> import importlib.util, tempfile, jax.numpy as jnp, optimkit
+        >>> old, new = (optimkit.VarCollection({name: optimkit.TrainVar(jnp.ones(2))}) for name in ("old.w", "new.w"))
+        >>> if importlib.util.find_spec("orbax"):
+        ...     with tempfile.TemporaryDirectory() as run:
+        ...         save_orbax(run + "/first", old)
+        ...         report = restore_orbax(run + "/first", new, rename=optimkit.Renamer({"old": "new"}))
     """
     check_collection("restore_orbax", vc)
     ocp, path = _orbax("restore_orbax"), _path(directory)
@@ -135,6 +143,17 @@ class OrbaxCheckpoint:
 
     Deviations: a number is saved once; where :class:`optimkit.io.Checkpoint` replaces a checkpoint, this refuses,
         for orbax would remove the old one first.
+
+    Example:
+        >>> import importlib.util, tempfile, jax.numpy as jnp, optimkit
+        >>> steps = optimkit.VarCollection({"steps": optimkit.StateVar(jnp.int32(0))})
+        >>> if importlib.util.find_spec("orbax"):
+        ...     with tempfile.TemporaryDirectory() as logdir, OrbaxCheckpoint(logdir, keep_ckpts=2) as checkpoint:
+        ...         idx, _ = checkpoint.restore(steps)  # (0, "") where there is none
+        ...         for step in range(idx, 3):
+        ...             steps["steps"].value += 1
+        ...             path = checkpoint.save(steps, step + 1, wait=False)
+        ...         checkpoint.wait()
     """
 
     DIR_NAME = "orbax"

@@ -57,6 +57,14 @@ _unread: set[Background] = set()  # whose last job nobody has waited for
 
 @atexit.register
 def _report() -> None:
-    """Raise at exit what a job raised that nobody has waited for: Python shows it."""
+    """Raise at exit what jobs raised that nobody has waited for: Python shows it."""
+    errors: list[BaseException] = []
     for background in list(_unread):
-        background.wait()
+        try:
+            background.wait()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup("saves in the background failed", errors)

@@ -14,10 +14,11 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from typing import Any
 
-from optimkit.errors import OptimkitError, message
+from optimkit.errors import CheckpointError, OptimkitError, message
 
 try:
     import fcntl
@@ -145,7 +146,7 @@ def hold(fd: int) -> bool | None:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return None
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
             return False
         raise
     return True
@@ -183,6 +184,17 @@ def reap(folder: str, alone: bool = False) -> list[str]:
     return reaped
 
 
+def check_regular(where: str, path: str) -> None:
+    """Raise where a path leads to a pipe or a device: the first would be waited for, the second replaced."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # folders are refused by the system
+        raise CheckpointError(message(where, f"{path!r} is no file on a disk.", None, None,
+                                      f"Open it: with open({path!r}, ...) as file: {where}(file, ...)"))  # fmt: skip
+
+
 class NewFile:
     """A file for writing that takes its name when the block ends, with its bytes on the disk; never if it raises.
 
@@ -202,6 +214,8 @@ class NewFile:
         self._temporary = ""
 
     def __enter__(self) -> NewFile:
+        with doing(f"saving {self.path!r}", self.path):
+            check_regular("save_var_collection", self.path)
         with doing(f"saving into {self.folder!r}", self.folder):
             reap(self.folder, self._alone)
         while True:

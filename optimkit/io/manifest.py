@@ -18,7 +18,7 @@ FORMAT = 1
 # From the manifest of a version to that of the next one; a new version adds the one from its predecessor.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
-_DEEPEST = 64  # nested lists and objects
+DEEPEST = 64  # nested lists and objects
 _LARGEST = 2**63 - 1  # what an array may have of bytes, and an axis of elements
 _HEX = re.compile(r"[0-9a-f]{64}")
 # Strings, also one without an end, so that each byte is looked at once; and brackets outside of them.
@@ -89,11 +89,11 @@ class Manifest:
         ]  # fmt: skip
         whole = {"format": self.format, "versions": self.versions, "about": self.about, "arrays": arrays}
         text = json.dumps(whole, indent=1, allow_nan=False).encode("ascii")
-        if len(text) > LARGEST_MANIFEST or _depth(text) > _DEEPEST:
+        if len(text) > LARGEST_MANIFEST or depth(text) > DEEPEST:
             raise CheckpointError(message(
                 "save", "the names and configurations are more than a checkpoint takes.",
-                f"{LARGEST_MANIFEST:,} bytes, {_DEEPEST} levels of nesting at most",
-                f"{len(text):,} bytes, {_depth(text)} levels", "Save the parts in files of their own."))  # fmt: skip
+                f"{LARGEST_MANIFEST:,} bytes, {DEEPEST} levels of nesting at most",
+                f"{len(text):,} bytes, {depth(text)} levels", "Save the parts in files of their own."))  # fmt: skip
         return text
 
 
@@ -104,8 +104,8 @@ def decode(where: str, text: bytes) -> Manifest:
         CorruptCheckpointError: it is not one.
         IncompatibleCheckpointError: a later version of optimkit wrote it.
     """
-    if _depth(text) > _DEEPEST:
-        raise corrupt(where, f"its manifest is nested deeper than {_DEEPEST} levels")
+    if depth(text) > DEEPEST:
+        raise corrupt(where, f"its manifest is nested deeper than {DEEPEST} levels")
     try:
         whole = json.loads(text.decode("ascii"), object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -204,7 +204,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _depth(text: bytes) -> int:
+def depth(text: bytes) -> int:
     """Return how deep lists and objects are nested, without recursion."""
     depth = deepest = 0
     for match in _BRACKETS.finditer(text):

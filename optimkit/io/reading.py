@@ -21,7 +21,7 @@ import numpy as np
 from optimkit.errors import CheckpointError, message
 from optimkit.io import layout
 from optimkit.io.checksum import PIECE, Checksums
-from optimkit.io.files import doing
+from optimkit.io.files import check_regular, doing
 from optimkit.io.layout import Member
 from optimkit.io.manifest import Manifest, corrupt, decode
 from optimkit.io.writing import File
@@ -76,6 +76,7 @@ def opened(where: str, file: File) -> Iterator[Reader]:
         path = os.fspath(file)
         where = f"{where}({path!r})"
         with doing(f"opening the checkpoint {path!r}", path):
+            check_regular("load_var_collection", path)
             stream = io.FileIO(path)
         with stream:
             yield _checked(where, _Source(where, stream))

@@ -40,7 +40,7 @@ def _names(config: Any) -> str:
     family, _, own = str(name).rpartition(".")
     if not own.isidentifier() or not own[:1].isupper() or family in _NO_RULES:
         return inside
-    return f"{name}({inside})" if inside else name
+    return f"{name}({inside})" if inside else str(name)
 
 
 def changes(here: Any, there: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -10,8 +10,11 @@ import jax
 import numpy as np
 
 from optimkit.core import BaseVar, Module, VarCollection
-from optimkit.errors import CheckpointError, OptimkitError, message
+from optimkit.errors import CheckpointError, message
 from optimkit.io.dtypes import Form, form_of
+from optimkit.io.manifest import DEEPEST, depth
+
+_LARGEST = 100_000  # characters of one configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +111,12 @@ def describe(origin: Any) -> dict[str, Any]:
     """Return the configuration of a module; where it has none that JSON can hold, its name and its looks."""
     try:
         config = origin.get_config(opaque=True)
-        if isinstance(config.get("name"), str):
-            return json.loads(json.dumps(config, allow_nan=False))
-    except (AttributeError, OptimkitError, TypeError, ValueError):
-        pass  # a class of the user's own that is not registered, say: the checkpoint is no worse for it
-    return {"name": type(origin).__name__, "repr": repr(origin)}
+        text = json.dumps(config, allow_nan=False)
+        if isinstance(config.get("name"), str) and len(text) < _LARGEST and depth(text.encode()) < DEEPEST // 2:
+            return json.loads(text)
+    except Exception:  # noqa: BLE001 - whatever a class of the user's own does: no save fails for a description
+        pass
+    return {"name": type(origin).__name__, "repr": repr(origin)[:_LARGEST]}
 
 
 def bits_of(value: jax.Array, form: Form) -> np.ndarray:

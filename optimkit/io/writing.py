@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import io
 import os
 import zlib
 from collections.abc import Iterable, Sequence
@@ -32,15 +34,14 @@ class Output(Protocol):
 
 
 class Stream:
-    """A binary file that somebody else has opened; the checkpoint begins where it stands."""
+    """A binary file that somebody else has opened, or a pipe; the checkpoint begins where it stands."""
 
     def __init__(self, where: str, file: Any):
         try:
-            self._start = file.tell()
-            file.write(b"")  # which a file of text refuses
-        except (AttributeError, TypeError, OSError):
+            file.write(b"")
+        except (AttributeError, TypeError):  # no file, or one of text
             raise CheckpointError(message(
-                where, "a checkpoint cannot be written to this.", "a path, or a binary file that can seek",
+                where, "a checkpoint cannot be written to this.", "a path, or a binary file",
                 type(file).__name__)) from None  # fmt: skip
         self._file, self._name, self.position = file, str(getattr(file, "name", "the file")), 0
 
@@ -49,8 +50,17 @@ class Stream:
         view = memoryview(data).cast("B")
         self.position += len(view)
         with doing(f"writing {self._name!r}", self._name):
-            while view:  # a raw file may take fewer at a time
-                view = view[self._file.write(view[:CHUNK]) :]
+            while view:
+                view = view[self._taken(view[:CHUNK]) :]
+
+    def _taken(self, chunk: memoryview) -> int:
+        """Return how many bytes the file has taken; a raw one may take fewer, and none if it does not block."""
+        count = self._file.write(chunk)
+        if count is None and not isinstance(self._file, io.RawIOBase):
+            return len(chunk)  # a class of somebody's own, which does not tell
+        if not count:
+            raise OSError(errno.EAGAIN if count is None else errno.EIO, "the file took nothing")
+        return int(count)
 
 
 def save_var_collection(file: File, vc: VarCollection) -> None:
@@ -66,7 +76,7 @@ def save_var_collection(file: File, vc: VarCollection) -> None:
     for those on the CPU, the largest array for those on other devices or sharded.
 
     Args:
-        file: a path, or a binary file that can seek, which is written from where it stands.
+        file: a path, or a binary file, which is written from where it stands.
         vc: the variables.
 
     Raises:

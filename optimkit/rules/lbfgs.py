@@ -48,7 +48,8 @@ class LBFGS(Rule):
     gradient is not finite, nothing changes but ``failed``.
 
     In a ``Chain``, rules before it change gradients and not the loss that is searched: put a penalty into the loss
-    instead. In a data-parallel program average the loss inside of ``loss_fn``, or copies go different ways.
+    instead. In a data-parallel program average the loss inside of ``loss_fn``, or copies go different ways. A search
+    ends when it has found, so JAX differentiates a step with one forwards (``jax.jvp``), not backwards.
 
     State: by parameter, ``s`` and ``y``, float32[memory_size, ...], a ring in which each pair is divided by the norms
     of its two sides, over all parameters; ``params`` and ``grads``, p' and g'. For the pairs, float32[memory_size],

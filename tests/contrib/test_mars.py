@@ -108,9 +108,9 @@ def test_exact_mars_takes_weights_that_are_loaded_after_construction_for_its_fir
     np.testing.assert_array_equal(state["VarianceReduced"]["previous"]["w"], 100.0)
 
 
-@pytest.mark.parametrize(
-    "name", ["MARS", pytest.param("MARSLion", marks=pytest.mark.slow), pytest.param("MARSShampoo", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", [
+    "MARS", pytest.param("MARSLion", marks=pytest.mark.slow), pytest.param("MARSShampoo", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_exact_mars_is_served_by_minimize(name):
     w = TrainVar(jnp.array([[3.0, -2.0], [1.0, 2.5]]))
     opt = getattr(contrib, name)(VarCollection({"w": w}), exact=True, weight_decay=0.0)

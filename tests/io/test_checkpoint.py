@@ -183,24 +183,24 @@ def test_a_folder_that_is_missing_is_named(folder):
 
 
 class Gate:
-    """Holds a background save back at the flush to the disk."""
+    """Holds a background save back at a call of the system."""
 
-    def __init__(self, monkeypatch, fault=None):
-        self.open, self.reached, flush = threading.Event(), threading.Event(), files.flush
+    def __init__(self, monkeypatch, name, fault=None):
+        self.open, self.reached, call = threading.Event(), threading.Event(), getattr(files, name)
 
-        def held(fd):
+        def held(*args):
             if threading.current_thread().name == "optimkit-save":
                 self.reached.set()
                 assert self.open.wait(30)
                 if fault is not None:
                     raise fault
-            flush(fd)
+            return call(*args)
 
-        monkeypatch.setattr(files, "flush", held)
+        monkeypatch.setattr(files, name, held)
 
 
 def test_a_background_save_is_of_the_values_at_the_call(folder, monkeypatch):
-    gate, vc = Gate(monkeypatch), small(1)
+    gate, vc = Gate(monkeypatch, "open_new"), small(1)
     before, train = bits(vc), Jit(lambda: vc["w"].assign(vc["w"] + 1), vc, donate=True)
     with Checkpoint(folder, 1) as checkpoint:
         checkpoint.save(vc, 1, wait=False)
@@ -216,7 +216,7 @@ def test_an_error_in_the_background_comes_out_at_the_next_call_once(folder, monk
     for call in ("save", "wait", "restore", "close"):
         with monkeypatch.context() as patch, Checkpoint(folder / call, 1) as checkpoint:
             checkpoint.save(number(1), 1)
-            gate = Gate(patch, OSError(errno.ENOSPC, "No space left on device"))
+            gate = Gate(patch, "flush", OSError(errno.ENOSPC, "No space left on device"))
             gate.open.set()
             checkpoint.save(number(2), 2, wait=False)
             arguments = {"save": (number(3), 3), "restore": (number(),)}.get(call, ())

@@ -103,6 +103,14 @@ def test_a_part_that_lies_is_refused(change):
         io.read_manifest(signed(lambda whole: whole | change))
 
 
+def test_a_key_that_is_there_twice_is_refused():
+    def twice(whole):
+        return json.dumps(whole).encode().replace(b'"format": 1', b'"format": 1, "format": 1')
+
+    with pytest.raises(CorruptCheckpointError, match="twice"):
+        io.read_manifest(signed(twice))
+
+
 def test_arrays_that_are_taken_away_or_come_in_another_order_are_refused():
     for change in (lambda arrays: arrays[:-1], lambda arrays: arrays[::-1], lambda arrays: [*arrays, arrays[0]]):
         with pytest.raises(CorruptCheckpointError):

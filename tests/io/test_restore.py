@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io as std_io
 import re
 
@@ -233,6 +234,16 @@ def test_hyperparameters_that_are_variables_are_restored():
     second, new = training(rules.Adam(), lr=0.1, dynamic=("beta1",))
     report = io.load_var_collection(saved(old), new)
     assert report.changed == {} and second.beta1 == 0.5 and second.lr == 0.25
+
+
+@pytest.mark.parametrize("config", [{"name": "x", "y": float("nan")}, {"name": "x", "y": list(range(10**5))}, {}, None,
+                                    functools.reduce(lambda inner, _: {"name": "x", "y": inner}, range(99), None)],
+                         ids=["nan", "large", "no name", "none", "deep"])  # fmt: skip
+def test_a_description_that_fails_does_not_make_a_save_fail(config, monkeypatch):
+    opt, vc = training(rules.Adam())
+    monkeypatch.setattr(type(opt), "get_config", lambda self, **_: config)
+    (about,) = io.read_manifest(saved(vc)).about
+    assert about == {"name": "Optimizer", "repr": repr(opt)}
 
 
 def test_a_schedule_is_no_reason_to_refuse():

@@ -30,6 +30,13 @@ def but(what: dict[str, str], row: dict[str, Any]) -> dict[str, Any]:
     return row | {"expected_failures": what}
 
 
+def polyak(**options: Any) -> dict[str, Any]:
+    """Return PolyakSGD, whose loss in the kit is 1 or more."""
+    draw = {"max_step": ("log", 1e-2, 1e2), "scaling": ("even", 0.1, 2.0), "f_min": ("even", -1.0, 0.5), "eps": EPS}
+    return but({"check_hyperparameters_matter": "a loss below f_min, which variant is about, does not occur"},
+               row(rules.PolyakSGD(**options), optimistic.oracle_polyak_sgd, draw))  # fmt: skip
+
+
 def rprop(variant: str) -> dict[str, Any]:
     """Return RProp in one of its forms, with limits that it reaches soon."""
     return row(rules.RProp(min_step=0.05, max_step=0.15, variant=variant), sign.oracle_rprop, STEPS)
@@ -89,19 +96,8 @@ ROWS: dict[str, dict[str, Any]] = {
         row(rules.NoisySGD(), optimistic.oracle_noisy_sgd, {"eta": ("log", 1e-4, 1.0), "gamma": ("even", 0.0, 2.0)}),
     ),
     # The kit's loss is 1 at all times: test_accumulators.py has one that varies.
-    "PolyakSGD": but(
-        {"check_hyperparameters_matter": "a loss below f_min, which variant is about, does not occur"},
-        row(
-            rules.PolyakSGD(),
-            optimistic.oracle_polyak_sgd,
-            {"max_step": ("log", 1e-2, 1e2), "scaling": ("even", 0.1, 2.0), "f_min": ("even", -1.0, 0.5), "eps": EPS},
-        ),
-    ),
-    "PolyakSGD above f_min": row(
-        rules.PolyakSGD(f_min=0.5, variant="sps+"),
-        optimistic.oracle_polyak_sgd,
-        {"max_step": ("log", 1e-2, 1e2), "scaling": ("even", 0.1, 2.0), "f_min": ("even", -1.0, 0.5), "eps": EPS},
-    ),
+    "PolyakSGD": polyak(),
+    "PolyakSGD above f_min": polyak(f_min=0.5, variant="sps+"),
     "LAMB rule": row(rules.LAMB(), layerwise.oracle_lamb, {**ADAM, "weight_decay": RATE}),
     "Fromage": row(rules.Fromage(), layerwise.oracle_fromage, {}),
 }
