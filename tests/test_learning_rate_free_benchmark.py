@@ -232,13 +232,15 @@ def test_the_pages_are_what_the_results_say(results, authors):
 @pytest.mark.slow
 def test_the_script_writes_data_tables_and_a_picture(tmp_path):
     out = tmp_path / "few.json"
-    command = [sys.executable, "benchmarks/learning_rate_free.py", "--only", "Prodigy", "--steps", "25", "--json"]
+    few = ["--data", "digits, softmax", "--only", "Prodigy", "--steps", "25"]
+    command = [sys.executable, "benchmarks/learning_rate_free.py", *few, "--json", str(out)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.run([*command, str(out)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    process = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
     assert process.returncode == 0, process.stderr
     result = json.loads(out.read_text())
     assert list(result["settings"]) == ["Prodigy", report.BASELINE]
-    assert result["environment"]["command"].startswith("python benchmarks/learning_rate_free.py --only Prodigy")
+    assert list(result["problems"]) == ["digits, softmax"]
+    assert "learning_rate_free.py --data 'digits, softmax' --only Prodigy" in result["environment"]["command"]
     assert process.stdout.strip() == out.with_suffix(".md").read_text().strip()
     for name in ("few.png", "few_curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

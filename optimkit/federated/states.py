@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optimkit.core import StateVar
 from optimkit.core.collection import store
@@ -48,7 +49,8 @@ class Specs(NamedTuple):
         try:
             items = sorted(given.items())
             return Specs(tuple(n for n, _ in items), tuple(tuple(map(int, x["shape"])) for _, x in items),
-                         tuple(str(jnp.dtype(x["dtype"])) for _, x in items))  # fmt: skip
+                         tuple({"float32": "float32", "float64": "float64"}[x["dtype"]] for _, x in items)
+                         )  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StructureError(message("set_state", "'parameters' are no shapes by name.", "what get_state returned",
                                          repr(given)[:200])) from error  # fmt: skip
@@ -94,7 +96,12 @@ class Kept:
         """Return what is to be written, and the info, so that it is what ``as_json`` returned."""
         check_keys(where, given, ("arrays", "info"))
         info, arrays = wire.from_json(given["info"]), wire.from_json(given["arrays"])
-        check_keys(f"{where}['info']", info, self.plugin.first_info())
+        first = self.plugin.first_info()
+        check_keys(f"{where}['info']", info, first)
+        for name, x in first.items():
+            if type(info[name]) is not type(x):
+                raise StructureError(message(f"{where}['info'][{name!r}]", "this is of another kind.",
+                                             type(x).__name__, describe(info[name])))  # fmt: skip
         if self.variables is None:
             return [], info
         check_keys(f"{where}['arrays']", arrays, self.variables)
@@ -111,9 +118,11 @@ def write_all(changes: Iterable[Change]) -> None:
 
 def checked_array(where: str, x: Any, old: jax.Array) -> jax.Array:
     """Return an array that was read, or raise where it has another shape or dtype than the one it replaces."""
-    if jnp.shape(x) != old.shape:
+    if not isinstance(x, np.ndarray | jax.Array):
+        raise StructureError(message(where, "this is no array.", describe(old), describe(x)))
+    if x.shape != old.shape:
         raise StructureError(message(where, "the array has another shape.", describe(old), describe(x)))
-    if getattr(x, "dtype", None) != old.dtype:
+    if x.dtype != old.dtype:
         raise DTypeError(message(where, "the array has another dtype.", describe(old), describe(x)))
     return jnp.asarray(x)
 

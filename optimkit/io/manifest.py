@@ -21,8 +21,10 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 DEEPEST = 64  # nested lists and objects
 _LARGEST = 2**63 - 1  # what an array may have of bytes, and an axis of elements
 _HEX = re.compile(r"[0-9a-f]{64}")
-# Strings, also one without an end, so that each byte is looked at once; and brackets outside of them.
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
+# Strings, also one without an end, so that each byte is looked at once.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_INNERMOST = re.compile(rb"\[\]|\{\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +89,10 @@ class Manifest:
             {"names": e.names, "kind": e.kind, "dtype": e.form.dtype, "shape": e.form.shape, "crc32": e.crc,
              "sha256": e.sha256, "about": e.about} for e in self.entries
         ]  # fmt: skip
-        whole = {"format": self.format, "versions": self.versions, "about": self.about, "arrays": arrays}
-        text = json.dumps(whole, indent=1, allow_nan=False).encode("ascii")
+        parts = {"format": self.format, "versions": self.versions}, {"about": self.about}
+        head = ",\n".join(json.dumps(part, allow_nan=False)[1:-1] for part in parts)
+        lines = ",\n  ".join(json.dumps(array) for array in arrays)  # a line for each, for people who look into it
+        text = f'{{{head},\n"arrays": [\n  {lines}\n]}}\n'.encode("ascii")
         if len(text) > LARGEST_MANIFEST or depth(text) > DEEPEST:
             raise CheckpointError(message(
                 "save", "the names and configurations are more than a checkpoint takes.",
@@ -105,7 +109,7 @@ def decode(where: str, text: bytes) -> Manifest:
         IncompatibleCheckpointError: a later version of optimkit wrote it.
     """
     if depth(text) > DEEPEST:
-        raise corrupt(where, f"its manifest is nested deeper than {DEEPEST} levels")
+        raise corrupt(where, f"its manifest is nested deeper than {DEEPEST} levels, or not to its end")
     try:
         whole = json.loads(text.decode("ascii"), object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -205,13 +209,18 @@ def _no_constant(name: str) -> Any:
 
 
 def depth(text: bytes) -> int:
-    """Return how deep lists and objects are nested, without recursion."""
-    depth = deepest = 0
-    for match in _BRACKETS.finditer(text):
-        bracket = match.group()
-        depth += (bracket in b"[{") - (bracket in b"]}")
-        deepest = max(deepest, depth)
-    return deepest
+    """Return how deep lists and objects are nested, without recursion; where it is too deep, or they do not end, more.
+
+    Example:
+        >>> depth(b'{"a": [1, "]]"]}'), depth(b"[" * 1000) > DEEPEST
+        (2, True)
+    """
+    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
+    for levels in range(DEEPEST + 1):
+        if not brackets:
+            return levels
+        brackets = _INNERMOST.sub(b"", brackets)
+    return DEEPEST + 1
 
 
 def _shown(versions: Any) -> str:

@@ -37,7 +37,7 @@ def _names(config: Any) -> str:
     name = config.get("name")
     if name == "repr":  # of a class that is not registered
         name = str(config.get("repr")).partition("(")[0]
-    family, _, own = str(name).rpartition(".")
+    family, _, own = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not own.isidentifier() or not own[:1].isupper() or family in _NO_RULES:
         return inside
     return f"{name}({inside})" if inside else str(name)

@@ -79,9 +79,10 @@ class Raising(Log):
         if k == self.at or (self.on and k > self.at and name != "close"):
             self.raised = True
             if self.done or name == "close":  # which closes, whatever it says
-                result = call(*args, **kwargs)
-                if name == "open":
-                    os.close(result)  # nobody else could
+                with contextlib.suppress(OSError):  # what it has to say comes too late
+                    result = call(*args, **kwargs)
+                    if name == "open":
+                        os.close(result)  # nobody else could
             raise self.error
         return call(*args, **kwargs)
 

@@ -9,7 +9,9 @@ have the devices together.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from optimkit import Module, ModuleList, RandomState, StateVar, TrainVar, VarCollection, optimizer
 from optimkit.interop import restore_orbax, save_orbax
 
+ROOT = Path(__file__).parent.parent.parent
 LAYOUTS = ("replicated", "rows", "columns", "explicit", "mixed")
 FLOATS = ("float32", "bfloat16", "float16", "float8_e4m3fn", "complex64")
 
@@ -89,6 +92,24 @@ def differences(vc: VarCollection, wanted: VarCollection) -> list[str]:
         if raw(v.value) != raw(wanted[name].value) or v.value.dtype != wanted[name].dtype
         or v.value.sharding != wanted[name].value.sharding
     ]  # fmt: skip
+
+
+def small(value: float = 1.0) -> VarCollection:
+    """Return a parameter and a counter, with one value in both."""
+    return VarCollection({"w": TrainVar(jnp.full(3, float(value))), "n": StateVar(jnp.int32(value))})
+
+
+def program(*args: Any, devices: int = 8, wait: bool = True) -> Any:
+    """Run Python with a number of devices, and return what it writes; or, with ``wait=False``, the process."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen([sys.executable, *map(str, args)], cwd=ROOT, env=env, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    if not wait:
+        return started
+    out, err = started.communicate(timeout=300)
+    assert started.returncode == 0, err[-3000:]
+    return out
 
 
 def main(what: str, folder: str, count: str, names: str, port: str = "", rank: str = "0", total: str = "1") -> None:

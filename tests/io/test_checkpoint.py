@@ -17,6 +17,7 @@ import pytest
 from optimkit import Jit, StateVar, VarCollection
 from optimkit.errors import CheckpointError, CorruptCheckpointError
 from optimkit.io import Checkpoint, files
+from optimkit.io.snapshot import items_of
 from tests.io.states import bits, quick_folder, small, unchanged
 
 
@@ -210,6 +211,14 @@ def test_a_background_save_is_of_the_values_at_the_call(folder, monkeypatch):
         checkpoint.wait()
         checkpoint.restore(new := small(2))
     assert bits(new) == before != bits(vc)
+
+
+def test_what_goes_to_the_background_is_memory_of_its_own():
+    vc = small(1)
+    for item in items_of("here", vc)[0]:
+        copy = item.copied()
+        assert isinstance(copy.value, np.ndarray) and copy.bits() is copy.value
+        assert not np.shares_memory(copy.value, item.bits()) and copy.value.tobytes() == item.bits().tobytes()
 
 
 def test_an_error_in_the_background_comes_out_at_the_next_call_once(folder, monkeypatch):

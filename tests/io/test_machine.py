@@ -5,10 +5,9 @@ Hypothesis plays a run with its folder; beside it a dictionary says what each ch
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from optimkit import VarCollection
 from optimkit.errors import CorruptCheckpointError
 from optimkit.io import Checkpoint, files, load_var_collection
 from tests.io.faulty import Dying, Killed, Log, Raising, installed
-from tests.io.states import bits, known, small, unchanged
+from tests.io.states import bits, known, quick_folder, small, unchanged
 
 VARS, TARGET = small(0), small(1)  # they are made once, and hold other values in each example
 RENAMED = VarCollection({f"new/{name}": v for name, v in TARGET.items()})
@@ -34,8 +33,10 @@ class Run(RuleBasedStateMachine):
 
     @initialize(keep=st.sampled_from((1, 2, 3, None)))
     def begin(self, keep):
-        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-        self.gathered, files.GATHERED = files.GATHERED, 256
+        self.stack = contextlib.ExitStack()
+        self.folder = self.stack.enter_context(quick_folder())
+        self.stack.callback(setattr, files, "GATHERED", files.GATHERED)
+        files.GATHERED = 256  # so that there are several writes
         self.keep, self.checkpoint = keep, Checkpoint(self.folder, keep, verbose=False)
         VARS.assign(known(0).tensors())
         # It holds the lock all the time: that of a process which dies in play would stay with this one.
@@ -46,12 +47,9 @@ class Run(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "folder"):
-            for idx in self.model:
-                self.restores(idx)
-            self.checkpoint.close()
-            self.holder.close()
-            files.GATHERED = self.gathered
-            shutil.rmtree(self.folder)
+            with self.stack, self.holder, self.checkpoint:
+                for idx in self.model:
+                    self.restores(idx)
 
     # --- what a run does ------------------------------------------------------------------------------------------
 

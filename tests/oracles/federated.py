@@ -125,6 +125,9 @@ def oracle_ridge(grads, params, *, alpha=0.01):
 def oracle_scaffold(gradients: list[list[list[np.ndarray]]], start: np.ndarray, lr: float) -> tuple[np.ndarray, list]:
     """Run Scaffold, option II, as in Karimireddy et al. 2020, Algorithm 1, with the server's rate 1.
 
+    Deviation: the paper counts all clients, as c ← c + |S|/N · mean of (cᵢ⁺ − cᵢ), which is the mean of all cᵢ. Here it
+    is the mean of those that have been in a round, which differs until all have.
+
     Args:
         gradients: functions from parameters to the gradient, by round, client and step; None for a client that is not
             in the round.
@@ -140,19 +143,18 @@ def oracle_scaffold(gradients: list[list[list[np.ndarray]]], start: np.ndarray, 
     seen: set[int] = set()
     history = []
     for clients in gradients:
-        ends, changes = [], []
+        ends = []
         for i, steps in enumerate(clients):
             if steps is None:
                 continue
+            seen.add(i)
             y = x.copy()
             for gradient in steps:
                 y = y - lr * (gradient(y) - own[i] + c)
             new = own[i] - c + (x - y) / (len(steps) * lr)
             ends.append(y)
-            changes.append(new - own[i])
             own[i] = new
-            seen.add(i)
         x = x + np.mean([y - x for y in ends], axis=0)
-        c = c + np.sum(changes, axis=0) / count if len(seen) == count else np.mean([own[i] for i in seen], axis=0)
+        c = np.mean([own[i] for i in seen], axis=0)
         history.append(c.copy())
     return x, history
