@@ -32,7 +32,7 @@ from tests.io.states import bits, numbers, unchanged
 from tests.io.test_fuzz import saved
 
 SECONDS = 2.0  # of this process alone; the slowest takes a tenth
-PER_BYTE, CONSTANT = 32, 1 << 18  # of memory; a small JSON value is an object of Python
+PER_BYTE, CONSTANT = 64, 1 << 18  # of memory; a small JSON value is an object of Python
 
 
 def victim(w: Any = None, n: Any = None) -> VarCollection:
