@@ -62,7 +62,7 @@ from learning_rate_free_report import BASELINE, write
 import optimkit
 from optimkit import contrib, pure, rules, schedule
 from optimkit.functional import loss as losses
-from optimkit.rules import Rule, Step, Wrapper, displace, hyper
+from optimkit.rules import Rule
 
 RESULTS = Path(__file__).parent / "results" / "learning_rate_free.json"
 GRID = tuple(round(10 ** (k / 2), 10) for k in range(-6, 1))
@@ -145,26 +145,6 @@ def minimum(problem: Problem) -> float | None:
 # --- contestants ------------------------------------------------------------------------------------------------------
 
 
-class PolynomialAverage(Wrapper):
-    """Steps as the inner rule does, and averages the parameters on the way: p̄ ← p̄ + (γ + 1) / (γ + t) · (p − p̄)."""
-
-    reference = "Shamir & Zhang 2013; Ivgi, Hinder & Carmon 2023, section 4.1, with γ = 8. arXiv:2302.12022"
-    gamma: float = hyper(8.0, "[0, inf)", "power of the step in the weights")
-
-    def init(self, params: Any) -> Any:
-        return {"inner": self.inner.init(params), "average": jax.tree.map(jnp.copy, params), "t": jnp.zeros(())}
-
-    def update(self, step: Step, state: Any) -> tuple[Any, Any]:
-        delta, inner = self.inner.update(step, state["inner"])
-        t, p = state["t"] + 1, displace(step.params, delta)
-        weight = (self.gamma + 1) / (self.gamma + t)
-        average = jax.tree.map(lambda a, p: a + weight * (p - a), state["average"], p)
-        return delta, {"inner": inner, "average": average, "t": t}
-
-    def eval_params(self, state: Any, params: Any) -> Any:
-        return state["average"]
-
-
 SCHEDULES: dict[str, Callable[[int], schedule.Schedule]] = {
     "cosine": lambda steps: schedule.Cosine(1.0, steps),
     "constant": lambda steps: schedule.Constant(1.0),
@@ -222,7 +202,7 @@ def contestants() -> list[Contestant]:
 
 def train(problem: Problem, rule: Rule, checkpoints: int, params: Params, batches: Any, lrs: Any) -> dict[str, Any]:
     """Return what is measured of one run; a function that ``jit`` and ``vmap`` take."""
-    averaged = PolynomialAverage(rule)
+    averaged = rules.PolynomialAveraged(rule)
     init, apply = pure(averaged, 1.0)
     (x, y), (x_test, y_test) = (tuple(map(jnp.asarray, data)) for data in (problem.train, problem.test))
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -110,19 +109,6 @@ def test_a_measured_run_is_a_loop_of_the_optimizer():
         np.testing.assert_allclose(record["objective"][seed], problem.objective(p, x, y), rtol=1e-5)
         np.testing.assert_allclose(record["test_loss"][seed], problem.loss(p, *problem.test), rtol=1e-5)
     assert len({float(r["objective"][0]) for r in records}) == len(records)  # no two settings are one
-
-
-@pytest.mark.parametrize(("gamma", "weights"), [(0.0, [1, 1, 1, 1]), (1.0, [1, 2, 3, 4]), (2.0, [2, 6, 12, 20])])
-def test_the_polynomial_average_weighs_by_a_power_of_the_step(gamma, weights):
-    """With γ the weight of the t-th parameters is (t + 1) ... (t + γ - 1) · t, which grows as the γ-th power."""
-    rule = bench.PolynomialAverage(rules.SGD(), gamma)
-    init, apply = pure(rule, 1.0)
-    params, seen = {"w": jnp.ones(1)}, []
-    state = init(params)
-    for g in (-1.0, -2.0, 4.0, -8.0):
-        state, params = apply({"w": jnp.array([g])}, state, params)
-        seen.append(float(params["w"][0]))
-    np.testing.assert_allclose(rule.eval_params(state, params)["w"], [np.average(seen, weights=weights)], rtol=1e-6)
 
 
 def test_a_rule_that_averages_is_evaluated_at_its_own_point():

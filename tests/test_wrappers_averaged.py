@@ -24,9 +24,10 @@ CLOSE = 1e-12  # to optax in float64, over 100 steps
 
 
 @BOTH
-@pytest.mark.parametrize("options", [{}, {"decay": 0.9}, {"decay": 0.0}, {"start": 3}, {"decay": 0.9, "start": 2}])
+@pytest.mark.parametrize("options", [{}, {"decay": 0.9}, {"decay": 0.0}, {"start": 3}, {"decay": 0.9, "start": 2},
+                                     {"power": 8.0}, {"power": 0.5, "start": 2}, {"power": 0.0}])  # fmt: skip
 def test_evaluation_is_at_the_average(options, update):
-    rule = rules.Averaged(rules.Momentum(), **options)
+    rule = (rules.PolynomialAveraged if "power" in options else rules.Averaged)(rules.Momentum(), **options)
     result = run(rule, PARAMS, GRADS, update=update)
     states = [None] * len(GRADS)
     params, state = streams.arrays(PARAMS), rule.init(streams.arrays(PARAMS))
@@ -39,6 +40,15 @@ def test_evaluation_is_at_the_average(options, update):
     require_close("Averaged", states, expected, result.start, rounding(len(GRADS)), "averages")
     for t in range(options.get("start", 0)):
         require_identical("Averaged", states[t], result.params[t], f"parameters before the start, step {t + 1}")
+
+
+@pytest.mark.parametrize(("power", "weights"), [(0.0, [1, 1, 1, 1]), (1.0, [1, 2, 3, 4]), (2.0, [2, 6, 12, 20])])
+def test_a_power_weighs_by_that_of_the_step(power, weights):
+    """The weight of the t-th parameters is t (t + 1) ... (t + power - 1), which grows as the power."""
+    rule = rules.PolynomialAveraged(rules.SGD(), power)
+    way, states = scalar(rule, [-1.0, -2.0, 4.0, -8.0], lr=1.0)
+    got = rule.eval_params(states[-1], {"w": jnp.float32(way[-1])})["w"]
+    np.testing.assert_allclose(got, np.average(np.ravel(way), weights=weights), rtol=1e-6)
 
 
 @BOTH

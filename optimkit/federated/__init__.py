@@ -1,5 +1,9 @@
 """Federated optimization: rules for clients and servers, and pipelines of plug-ins.
 
+**Between machines**, :class:`PluginOptimizer` is put together from plug-ins by name; its config, state and messages go
+through JSON and bytes. :class:`OptiModule`, :class:`Regularizer` and :class:`Scheduler` are the bases of plug-ins, and
+:class:`AuxVar` that of messages.
+
 **On the functional face**, for programs in which clients are rows of arrays under ``vmap``. Rules here go where any
 rule goes; those that exchange something or remember a round have pure methods beside ``init`` and ``update``, on states
 that they made, and all of it works under ``vmap``, ``scan`` and ``jit``.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -213,21 +214,40 @@ class PluginOptimizer(Module):
     def _step(self, target: Target, gradients: Any, apply: bool) -> dict[str, Any]:
         with precision(target.wide):
             params = target.arrays()
-            self._bind(target.where, target.specs(), params)
             decay = self._w_decay.now()
             # As data: a constant that follows a scheduler would compile anew at each step.
             chain = self._chain(decay if isinstance(decay, float) and decay == 0 else as_scalar(decay, params))
             grads, _ = bound_grads(target.where, gradients, params, frozenset(), chain)
-            labels = chain._labels()[: len(self._stages)]
-            memories = {label: kept.memory().state for label, kept in zip(labels, self._stages, strict=True)}
-            state = {label: memories.get(label, {}) for label in chain._labels()}
-            delta, moved, state = _moved(chain, params, grads, as_scalar(self._lrate.now(), params), state)
-            changes = [c for label, kept in zip(labels, self._stages, strict=True) for c in kept.changes(state[label])]
-            changes += self._lrate.told("stepped") + self._w_decay.told("stepped")
-            write_all(changes + target.changes(moved) if apply else changes)
+            with self._bound(target.where, target.specs(), params):
+                delta, moved = self._advance(chain, params, grads, target if apply else None)
             if apply:
                 target.write(moved)
             return {} if apply else target.in_kind(delta)
+
+    def _advance(self, chain: Chain, params: Tree, grads: Tree, target: Target | None) -> tuple[Tree, Tree]:
+        """Return displacements and new parameters, and write what is remembered, and the target's variables if any."""
+        labels = chain._labels()[: len(self._stages)]
+        memories = {label: kept.memory().state for label, kept in zip(labels, self._stages, strict=True)}
+        state = {label: memories.get(label, {}) for label in chain._labels()}
+        delta, moved, state = _moved(chain, params, grads, as_scalar(self._lrate.now(), params), state)
+        changes = [c for label, kept in zip(labels, self._stages, strict=True) for c in kept.changes(state[label])]
+        changes += self._lrate.told("stepped") + self._w_decay.told("stepped")
+        write_all(changes + ([] if target is None else target.changes(moved)))
+        return delta, moved
+
+    @contextlib.contextmanager
+    def _bound(self, where: str, specs: Specs, params: Mapping[str, jax.Array]) -> Iterator[None]:
+        """Have a state for the length of a block; one that was made for it is dropped if the block fails."""
+        first = self._specs is None
+        self._bind(where, specs, params)
+        try:
+            yield
+        except BaseException:
+            if first:
+                self._specs = None
+                for kept in self._stages:
+                    kept.variables = kept.structure = None
+            raise
 
     def _bind(self, where: str, specs: Specs, params: Mapping[str, jax.Array]) -> None:
         if self._specs == specs:
@@ -289,11 +309,10 @@ class PluginOptimizer(Module):
         vectors = (x.vector() for x in aux_var.values() if isinstance(x, AuxVar))
         vector = next((v for v in vectors if v is not None), None)
         with precision(self._wide() or (vector is not None and is_wide(x.dtype for x in vector.values()))):
-            if vector is not None and self._specs is None:
-                specs = specs_of(vector)
-                self._bind(where, specs, specs.zeros())
-            self._remember({name: self._talkers[name].plugin.process_aux_var(self._talkers[name].memory(), x)
-                            for name, x in aux_var.items()})  # fmt: skip
+            specs = specs_of(vector) if vector is not None and self._specs is None else None
+            with contextlib.nullcontext() if specs is None else self._bound(where, specs, specs.zeros()):
+                self._remember({name: self._talkers[name].plugin.process_aux_var(self._talkers[name].memory(), x)
+                                for name, x in aux_var.items()})  # fmt: skip
 
     def _remember(self, memories: Mapping[str, Any]) -> None:
         kept = [(self._talkers[name], memory) for name, memory in memories.items()]
@@ -370,7 +389,10 @@ class PluginOptimizer(Module):
         return found
 
     def vars(self, scope: str = "") -> VarCollection:
-        """Return what it remembers, for ``Jit`` and for checkpoints: rates, and after :meth:`bind` the plug-ins'."""
+        """Return what it remembers in arrays, for ``Jit``: rates, and after :meth:`bind` the plug-ins'.
+
+        A checkpoint of these lacks what no array holds, the identities that Scaffold knows: see :meth:`get_state`.
+        """
         result = super().vars(scope)
         result.update((f"{scope}({type(self).__name__}){name}", v) for name, v in self._state_vars().items())
         return result

@@ -215,7 +215,11 @@ def depth(text: bytes) -> int:
         >>> depth(b'{"a": [1, "]]"]}'), depth(b"[" * 1000) > DEEPEST
         (2, True)
     """
-    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
+    outside, end = bytearray(), 0
+    for string in _STRINGS.finditer(text):
+        outside += text[end : string.start()]
+        end = string.end()
+    brackets = bytes(outside + text[end:]).translate(None, _NO_BRACKETS)
     for levels in range(DEEPEST + 1):
         if not brackets:
             return levels

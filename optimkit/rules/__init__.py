@@ -28,6 +28,7 @@ from optimkit.rules.adam_variants import NAdamW as NAdamW
 from optimkit.rules.adam_variants import RAdam as RAdam
 from optimkit.rules.averaged import Averaged as Averaged
 from optimkit.rules.averaged import Lookahead as Lookahead
+from optimkit.rules.averaged import PolynomialAveraged as PolynomialAveraged
 from optimkit.rules.base import LeafRule as LeafRule
 from optimkit.rules.base import Rule as Rule
 from optimkit.rules.base import Step as Step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import operator
@@ -69,10 +70,8 @@ def test_bytes_that_are_cut_or_changed_are_refused_and_nothing_in_them_is_run():
     for _ in range(300):
         changed = bytearray(data)
         changed[rng.integers(len(data))] = rng.integers(256)
-        try:
+        with contextlib.suppress(OptimkitError):  # and nothing else
             AuxVar.from_bytes(bytes(changed))
-        except OptimkitError:
-            pass
     with pytest.raises(StructureError):
         AuxVar.from_bytes(b"\x80\x04cos\nsystem\n(S'false'\ntR.")
 
@@ -213,8 +212,7 @@ def test_rules_of_scaffold_take_parameters_of_any_names():
     names = {"own": jnp.ones(1), "correction": {"total": jnp.ones(1), "t": jnp.ones(1)}, "total": [jnp.ones(1)]}
     rule = ScaffoldClient()
     state = rule.receive(rule.init(names), jax.tree.map(lambda x: 2 * x, names))
-    init, apply = pure(rule, 1.0)
-    state, _ = apply(names, state, names)
+    state, _ = pure(rule, 1.0).apply(names, state, names)
     delta, state = rule.collect(state)
     assert jax.tree.map(float, jax.tree.map(lambda d: d[0], delta)) == jax.tree.map(lambda d: 1.0, delta)
     with pytest.raises(StructureError, match="structure"):
@@ -255,12 +253,12 @@ def test_messages_that_do_not_fit_are_refused_and_change_nothing():
         (client, ScaffoldAuxVar(state={"v": np.zeros(2)}), StructureError),
         (client, {"state": 0.0}, TypeError),
         (server, None, TypeError),
+        (server, ScaffoldAuxVar(state={"w": np.zeros(2)}), KeyError),
     ):
         before = opt.get_state()
         with pytest.raises(error):
             opt.process_aux_var({"scaffold": record})
-        after = opt.get_state()
-        assert after["modules"] == before["modules"] or before["parameters"] is None
+        assert opt.get_state() == before
     with pytest.raises(KeyError, match="'scaffolt'"):
         client.process_aux_var({"scaffold": ScaffoldAuxVar(state=0.0), "scaffolt": ScaffoldAuxVar(state=0.0)})
     with pytest.raises(KeyError, match="'scaffold'"):

@@ -9,13 +9,19 @@ import jax.numpy as jnp
 import pytest
 
 from optimkit import federated, pure, rules
+from optimkit.errors import ConformanceError
 from optimkit.federated import ClipByNorm, L1Penalty, Noise, Proximal, ScaffoldClient, ScaffoldServer, start_round
 from optimkit.rules import Chain
 from optimkit.testing import CHECKS, NotApplicable
 
 RULES = {x.__name__: x() for x in vars(federated).values() if inspect.isclass(x) and issubclass(x, rules.Rule)}
-# The noise of a parameter is drawn by its name, and safe noise by nothing that could be repeated.
-EXCEPT = {("Noise", "check_names_and_order_do_not_matter")}
+BY_MESSAGES = "control variates change by collect and receive, not by steps"
+EXPECTED_FAILURES = {
+    ("Noise", "check_names_and_order_do_not_matter"): "the noise of a parameter is drawn by its name",
+    ("Proximal", "check_slot_dtype_is_obeyed"): "the pull is the difference to the anchor, which rounding would move",
+    ("ScaffoldClient", "check_state_is_alive"): BY_MESSAGES,
+    ("ScaffoldServer", "check_state_is_alive"): BY_MESSAGES,
+}
 OWN = {"Proximal", "ScaffoldClient", "ScaffoldServer"}  # whose lines have most of their own
 QUICK = {"check_form_is_kept", "check_slots_are_wide", "check_chainable_is_true", "check_hyperparameters_are_validated",
          "check_state_has_memory_of_its_own"}  # fmt: skip
@@ -24,9 +30,13 @@ QUICK = {"check_form_is_kept", "check_slots_are_wide", "check_chainable_is_true"
 @pytest.mark.parametrize("name, check", [
     pytest.param(name, check, id=f"{name}-{check}", marks=[] if check in QUICK and name in OWN else [pytest.mark.slow])
     for name, rule in RULES.items() for check, f in CHECKS.items()
-    if not check.startswith("check_oracle") and not f.only(rule) and (name, check) not in EXCEPT
+    if not check.startswith("check_oracle") and not f.only(rule)
 ])  # fmt: skip
 def test_a_rule_passes_the_kit(name, check):
+    if (name, check) in EXPECTED_FAILURES:
+        with pytest.raises(ConformanceError):
+            CHECKS[check](RULES[name])
+        return
     try:
         CHECKS[check](RULES[name])
     except NotApplicable as reason:

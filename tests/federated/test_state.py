@@ -72,7 +72,8 @@ def test_a_state_from_before_the_first_step_puts_it_back_to_the_start():
     opt.start_round()
     opt.set_state(begin)
     fresh.set_state(begin)
-    assert same(moved(opt, start(np.float32), gradients(np.float32, steps=4)), moved(fresh, start(np.float32), gradients(np.float32, steps=4)))
+    grads = gradients(np.float32, 4)
+    assert same(moved(opt, start(np.float32), grads), moved(fresh, start(np.float32), grads))
     assert opt.get_state() == fresh.get_state()
 
 
@@ -85,8 +86,8 @@ def test_a_state_covers_regularizers_keys_schedulers_rounds_and_identities():
     by_name = dict(state["modules"])
     assert "uuid" in by_name["scaffold-client"]["info"]
     assert ".key" in by_name["gaussian-noise"]["arrays"]
-    assert {"steps": 3, "rounds": 1, "inner.steps": 0, "inner.rounds": 0} == state["lrate"]
-    assert {"steps": 3, "rounds": 1} == state["w_decay"]
+    assert state["lrate"] == {"steps": 3, "rounds": 1, "inner.steps": 0, "inner.rounds": 0}
+    assert state["w_decay"] == {"steps": 3, "rounds": 1}
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def test_a_failure_before_the_first_step_leaves_it_without_state(trained):
     assert fresh._specs is None
 
 
-class Interrupted(Exception):
+class OddError(Exception):
     """What no library raises."""
 
 
@@ -193,10 +194,10 @@ def test_any_exception_rolls_back_and_comes_through(trained, monkeypatch):
     def half(changes):
         for v, x in list(changes)[:5]:
             v.value = x
-        raise Interrupted
+        raise OddError
 
     monkeypatch.setattr(saving, "write_all", half)
-    with pytest.raises(Interrupted):
+    with pytest.raises(OddError):
         opt.set_state({**other, "lrate": {"steps": 9, "rounds": 2, "inner.steps": 1, "inner.rounds": 1}})
     assert opt.get_state() == before
 
@@ -205,10 +206,10 @@ def test_only_a_failed_rollback_is_a_runtime_error_which_chains_both(trained, mo
     opt, other = trained
 
     def first(changes):
-        raise Interrupted("first")
+        raise OddError("first")
 
     def second(*args):
-        raise Interrupted("second")
+        raise OddError("second")
 
     monkeypatch.setattr(saving, "write_all", first)
     monkeypatch.setattr(saving, "store", second)
@@ -221,13 +222,13 @@ def test_only_a_failed_rollback_is_a_runtime_error_which_chains_both(trained, mo
 def test_a_failed_start_of_state_makes_none():
     class Failing(LeafRule):
         def init_leaf(self, p):
-            raise Interrupted
+            raise OddError
 
     class FailingModule(OptiModule, register=False):
         def rule(self):
             return Failing()
 
     opt, params = PluginOptimizer(0.1, modules=["momentum", FailingModule()]), {"w": jnp.zeros(1)}
-    with pytest.raises(Interrupted):
+    with pytest.raises(OddError):
         opt.apply_gradients(params, params)
     assert opt.get_state()["modules"][0][1]["arrays"] is None

@@ -71,7 +71,7 @@ def truncate(rng, data, _):
 
 
 def behead(rng, data, _):
-    return data[rng.randrange(1, len(data)) :]
+    return data[rng.randrange(1, len(data) + 1) :]
 
 
 def extend(rng, data, _):

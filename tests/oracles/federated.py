@@ -1,7 +1,8 @@
 """Oracles of declearn's plug-ins: each turns a list of gradients of one parameter into the directions it makes of them.
 
-In float64 NumPy, one array at a time, in the order in which declearn 2.9.1 computes. ``oracle(grads, params, **config)``
-gets gradients and parameters of each step, float64, by name, and returns directions by name.
+In float64 NumPy, one array at a time, in the order in which declearn 2.9.1 computes. An oracle, called as
+``oracle(grads, params, **config)``, gets gradients and parameters of each step, float64, by name, and returns
+directions by name.
 """
 
 from __future__ import annotations

@@ -113,19 +113,24 @@ def oracle_averaged(
     *,
     decay: float | None = None,
     start: int = 0,
+    power: float = 0.0,
     **hyper: float,
 ) -> Trajectory:
     """Momentum: averaging does not change where it goes. See ``averages``."""
     return oracle_momentum(params, grads, lr, **hyper)
 
 
-def averages(trajectory: Trajectory, *, decay: float | None = None, start: int = 0) -> Trajectory:
+def averages(
+    trajectory: Trajectory, *, decay: float | None = None, start: int = 0, power: float = 0.0
+) -> Trajectory:
     """Return what an average evaluates at after each step.
 
-    Source: Polyak & Juditsky 1992, eq. 2, for the mean of all; Kingma & Ba 2015, section 7.2, for the exponential
-    average with bias correction. Symbols: θ parameters, β = decay, t counted from the step after ``start``.
+    Source: Polyak & Juditsky 1992, eq. 2, for the mean of all; Shamir & Zhang 2013, section 4, for the weighted one;
+    Kingma & Ba 2015, section 7.2, for the exponential average with bias correction. Symbols: θ parameters, β = decay,
+    η = power, t counted from the step after ``start``.
 
         θ̄_t = (1/t) Σ θ_s                                     decay=None
+        θ̄_t = (1 - (η+1)/(t+η)) θ̄_{t-1} + (η+1)/(t+η) θ_t      decay=None, power=η
         θ̄_t = β θ̄_{t-1} + (1 - β) θ_t,  θ̂_t = θ̄_t / (1 - β^t)      else
     """
     total = zeros(trajectory[0])
@@ -135,7 +140,11 @@ def averages(trajectory: Trajectory, *, decay: float | None = None, start: int =
         if t > 0:
             for name in total:
                 for i in elements(total[name]):
-                    if decay is None:
+                    if decay is None and power:
+                        eta = (power + 1) / (t + power)
+                        total[name][i] = (1 - eta) * total[name][i] + eta * theta[name][i]
+                        average[name][i] = total[name][i]
+                    elif decay is None:
                         total[name][i] = total[name][i] + theta[name][i]
                         average[name][i] = total[name][i] / t
                     else:

@@ -32,6 +32,14 @@ ROWS: dict[str, dict[str, Any]] = {
             {"decay": ("even", 0.0, 0.999), "momentum": MEAN},
         ),
     ),
+    "PolynomialAveraged": but(
+        {"check_hyperparameters_matter": EVALUATED},
+        row(
+            rules.PolynomialAveraged(rules.Momentum(), 8.0, 2),
+            wrappers.oracle_averaged,
+            {"power": ("even", 0.0, 16.0), "momentum": MEAN},
+        ),
+    ),
     "Lookahead": row(
         rules.Lookahead(rules.Momentum(), period=3),
         wrappers.oracle_lookahead,

@@ -58,7 +58,7 @@ class DoG(_Distance):
         x ← x − lr · r̄ / √(G + eps) · g              norms over all parameters together
 
     There is no learning rate to find: use it with ``lr = 1``. It starts with tiny steps and finds their size within
-    some ten of them. Evaluate at an average of the way, as the paper does: ``Averaged(DoG(), decay=0.999)``. With
+    some ten of them. Evaluate at an average of the way, as the paper does: ``PolynomialAveraged(DoG())``. With
     batch normalization take ``reps_rel=1e-4``. Where layers differ much in scale, take :class:`LDoG`. A weight decay
     stands before it: ``Chain(WeightDecay(r), DoG())``. Memory: one float32 per parameter.
 
@@ -148,7 +148,8 @@ class DoWG(_Distance):
         x ← x − lr · r̄² / (√v + eps) · g             norms over all parameters together
 
     Early gradients, met near the start, do not shorten later steps for ever, so that it is faster than DoG where the
-    start is far off, and less stable. Use it with ``lr = 1``. Memory: one float32 per parameter.
+    start is far off, and less stable: without a warmup it can leave most units of a ReLU network dead. Use it with
+    ``lr = 1``. Memory: one float32 per parameter.
 
     State: ``way``, as in :class:`DoG`; ``r``, r̄, and ``v``, float32 scalars, from 0; ``t``, int32.
 
