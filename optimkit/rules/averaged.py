@@ -23,7 +23,7 @@ class Average(Wrapper):
 
     @property
     def _start(self) -> int:
-        return self.start  # type: ignore[attr-defined, no-any-return]  # a field, after those of the subclass
+        return self.start  # type: ignore[attr-defined]  # a field, after those of the subclass
 
     def _weight(self, n: Any) -> Any:
         """Return the share of the n-th parameters in the average of n; 1 is all of it."""
