@@ -297,9 +297,9 @@ PUBLIC = ["optimkit", "optimkit.rules", "optimkit.optimizer", "optimkit.optimize
           "optimkit.nn.init", "optimkit.functional", "optimkit.functional.divergence", "optimkit.functional.loss",
           "optimkit.functional.parallel", "optimkit.random", "optimkit.schedule", "optimkit.projections",
           "optimkit.config", "optimkit.errors", "optimkit.variable", "optimkit.module", "optimkit.gradient",
-          "optimkit.util", "optimkit.constants", "optimkit.interop", "optimkit.privacy", "optimkit.privacy.dpsgd",
-          "optimkit.testing", "optimkit.contrib", "optimkit.contrib.rules", "optimkit.contrib.compat",
-          "optimkit.federated"]  # fmt: skip
+          "optimkit.util", "optimkit.constants", "optimkit.interop", "optimkit.io", "optimkit.privacy",
+          "optimkit.privacy.dpsgd", "optimkit.testing", "optimkit.contrib", "optimkit.contrib.rules",
+          "optimkit.contrib.compat", "optimkit.federated"]  # fmt: skip
 
 
 def exported(tree: ast.Module) -> list[str]:

@@ -167,8 +167,10 @@ def by_plugins(rounds):
     return x["w"], sent
 
 
-@pytest.mark.parametrize("rounds", [[range(CLIENTS)] * 3, [[0, 3], [3, 4, 5], range(CLIENTS), [1, 0]]],
-                         ids=["all", "some"])  # fmt: skip
+@pytest.mark.parametrize("rounds", [
+    pytest.param([range(CLIENTS)] * 3, id="all", marks=pytest.mark.slow),
+    pytest.param([[0, 3], [3, 4, 5], range(CLIENTS), [1, 0]], id="some"),
+])  # fmt: skip
 def test_scaffold_by_plug_ins_is_the_papers_algorithm(rounds):
     got, sent = by_plugins(rounds)
     wanted, history = oracle(rounds)

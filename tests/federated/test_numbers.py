@@ -60,7 +60,7 @@ def test_a_plug_in_follows_its_oracle_on_float64_vectors(name):
             np.testing.assert_allclose(mine[k], oracle[k], rtol=EXACT, atol=EXACT)
 
 
-QUICK = ("adam", "fedprox", "l2-global-clipping", "gaussian-noise", "scaffold-client")
+QUICK = ("adam", "fedprox", "l2-global-clipping", "scaffold-client")
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in QUICK else [pytest.mark.slow]) for x in ALL])
@@ -210,6 +210,7 @@ def test_safe_noise_is_drawn_for_each_client_of_a_vmap():
     assert len(np.unique(drawn)) == 12
 
 
+@pytest.mark.slow
 def test_seeded_normal_noise_is_that_of_add_noise():
     params = as_jax(start(np.float32))
     grads = [as_jax(g) for g in gradients(np.float32, 3)]

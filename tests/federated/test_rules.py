@@ -23,8 +23,7 @@ EXPECTED_FAILURES = {
     ("ScaffoldServer", "check_state_is_alive"): BY_MESSAGES,
 }
 OWN = {"Proximal", "ScaffoldClient", "ScaffoldServer"}  # whose lines have most of their own
-QUICK = {"check_form_is_kept", "check_slots_are_wide", "check_chainable_is_true", "check_hyperparameters_are_validated",
-         "check_state_has_memory_of_its_own"}  # fmt: skip
+QUICK = {"check_form_is_kept", "check_slots_are_wide", "check_state_has_memory_of_its_own"}
 
 
 @pytest.mark.parametrize("name, check", [
