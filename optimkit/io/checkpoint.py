@@ -35,6 +35,9 @@ class Checkpoint:
     Files lie in ``logdir/ckpt`` and are called ``0000000012.npz``; :func:`~optimkit.io.save_var_collection` says what
     is in them. An old file is removed only when the new one is on the disk with its name.
 
+    Numbers are the order: after restoring an older checkpoint, later ones stay, and ``latest()`` is the highest still.
+    Remove them, or go on in another folder.
+
     From its first save until :meth:`close`, its end, or that of the process, a Checkpoint holds the folder against
     other processes; one that has died holds nothing. Within the process those of one folder take turns. Reading needs
     no lock, and changes nothing.

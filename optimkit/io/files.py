@@ -27,6 +27,7 @@ except ImportError:  # Windows
 
 CHUNK = 8 << 20  # what is written, read or checked at a time
 GATHERED = 1 << 20  # small pieces are gathered up to this size before they are written
+_TRIES = 100  # of a file that nobody else takes for a stray; the second one is as good as certain
 PREFIX, SUFFIX = ".optimkit-", ".tmp"
 
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
@@ -60,8 +61,8 @@ def open_shared(path: str) -> int:
 
 
 def open_old(path: str) -> int:
-    """Open a file for reading."""
-    return os.open(path, os.O_RDONLY | _BINARY)
+    """Open a file for reading, without waiting where it is a pipe."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
 
 
 def write_all(fd: int, data: Any) -> None:
@@ -124,6 +125,13 @@ def flush_folder(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def take_mode(fd: int, path: str) -> None:
+    """Give an open file the permissions of the one that it will replace: what is private stays so."""
+    if hasattr(os, "fchmod"):
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(fd, stat.S_IMODE(os.stat(path).st_mode))
 
 
 def make_folder(folder: str) -> None:
@@ -218,18 +226,21 @@ class NewFile:
             check_regular("save_var_collection", self.path)
         with doing(f"saving into {self.folder!r}", self.folder):
             reap(self.folder, self._alone)
-        while True:
+        for _ in range(_TRIES):
             self._temporary = os.path.join(self.folder, f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
             try:
                 with doing(f"creating a file for {self.path!r}", self.folder):
                     self._fd = open_new(self._temporary)
                     # Another writer that reaps may have taken it for a stray before the lock was there.
                     if hold(self._fd) is not False and is_at(self._fd, self._temporary):
+                        take_mode(self._fd, self.path)
                         return self
             except BaseException:
                 self._abandon()
                 raise
             self._abandon()
+        text = message("optimkit.io", f"none of {_TRIES} files made for {self.path!r} could be locked")
+        raise OSError(errno.EAGAIN, text, self.folder)
 
     def write(self, data: Any) -> None:
         """Write bytes, after those before."""

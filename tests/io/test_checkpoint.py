@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optimkit import Jit, StateVar, VarCollection
+from optimkit import Jit, StateVar, TrainVar, VarCollection
 from optimkit.errors import CheckpointError, CorruptCheckpointError
-from optimkit.io import Checkpoint, files
+from optimkit.io import Checkpoint, files, save_var_collection
 from optimkit.io.snapshot import items_of
 from tests.io.states import bits, quick_folder, small, unchanged
 
@@ -288,3 +288,12 @@ def test_an_error_in_the_background_is_shown_at_exit(folder):
     done = run(AT_EXIT, folder / "fail")
     assert "the disk has gone" in done.stderr and "OSError" in done.stderr
     assert os.listdir(folder / "fail" / "ckpt") == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_that_is_private_stays_private(tmp_path):
+    path, vc = tmp_path / "state.npz", VarCollection({"w": TrainVar(jnp.ones(2))})
+    save_var_collection(path, vc)
+    path.chmod(0o600)
+    save_var_collection(path, vc)
+    assert path.stat().st_mode & 0o777 == 0o600
