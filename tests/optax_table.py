@@ -417,7 +417,7 @@ NOTES: dict[str, str] = {
 # Public rules that optax 0.2.8 has no counterpart of.
 NOT_IN_OPTAX: dict[str, str] = {
     "LaProp, AdamAtan2, StableAdamW, CAME, GrokFast, Cautious": "no form of them.",
-    "Averaged": "`ema` averages updates, not parameters.",
+    "Averaged, PolynomialAveraged": "`ema` averages updates, not parameters.",
     "WeightNorm": "no form of it.",
 }
 

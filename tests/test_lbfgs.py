@@ -125,7 +125,10 @@ def rule_of(memory_size=10, line_search="zoom", **hyper):
     return rules.LBFGS(memory_size, SEARCHES[line_search].replace(**hyper) if line_search else None)
 
 
-@pytest.mark.parametrize("case", CASES)
+FAST = ("zoom on both curvatures", "backtracking", "no search")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[] if c in FAST else [pytest.mark.slow]) for c in CASES])
 def test_it_follows_its_oracle(x64, case):
     """22 steps in float64, then most of the losses are at their minimum, and only rounding is left to decide.
 
@@ -167,6 +170,7 @@ def wave(coefficients, x):
     return (a * jnp.cos(w * x + p)).sum() + 0.05 * x**2, (-a * w * jnp.sin(w * x + p)).sum() + 0.1 * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hyper", [{}, {"c1": 0.01, "c2": 0.2, "growth": 3.0, "max_evaluations": 6}])
 def test_zoom_takes_the_steps_of_the_book_on_wavy_lines(x64, hyper):
     """100 lines with many minima, on which every branch of Algorithms 3.5 and 3.6 is taken."""
@@ -232,6 +236,7 @@ def test_without_pairs_it_is_steepest_descent():
 # --- convergence ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("search", "n", "limit"), [("zoom", 2, 45), ("zoom", 10, 95), ("backtracking", 10, 105)])
 def test_rosenbrock_is_solved(x64, search, n, limit):
     """To 1e-6, in about as many steps as scipy needs for n = 2 and 10: 37 and 75. Here it is 36, 74 and 81."""
@@ -242,6 +247,7 @@ def test_rosenbrock_is_solved(x64, search, n, limit):
     assert state["evaluations"] <= 1.3 * steps
 
 
+@pytest.mark.slow
 @each_search
 def test_an_ill_conditioned_quadratic_is_solved(x64, search):
     """Condition 1e4, to 1e-6. Near the end the loss changes by less than it is rounded, and no search fails.
@@ -256,6 +262,7 @@ def test_an_ill_conditioned_quadratic_is_solved(x64, search):
     assert state["evaluations"] <= 1.3 * steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_it_converges_to_the_precision_of_the_parameters(dtype):
     """The loss in float32, of parameters in another precision, to 2 units of rounding of the largest."""
@@ -279,6 +286,7 @@ def test_products_of_gradients_may_be_out_of_range():
     assert np.abs(x - solution).max() < 1e-5 * np.abs(solution).max()
 
 
+@pytest.mark.slow
 def test_it_needs_about_as_many_evaluations_as_scipy(x64):
     """scipy's L-BFGS-B, unconstrained: the same method, with another search (Moré & Thuente)."""
     optimize = pytest.importorskip("scipy.optimize")

@@ -218,6 +218,7 @@ class Network(Module):
         return self.head(x, training=training)
 
 
+@pytest.mark.slow
 def test_a_compiled_training_step_of_a_whole_network_keeps_all_dtypes_and_compiles_once():
     model = Network(jnp.bfloat16)
     opt = optimizer.Momentum(model.vars())

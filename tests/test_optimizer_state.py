@@ -437,7 +437,7 @@ def test_help_of_a_named_optimizer_lists_the_hyperparameters_of_its_rule():
 def test_two_arrays_of_one_name_in_a_state_are_refused_not_lost():
     class Dotted(rules.Rule):
         def init(self, params):
-            return {"a.b": jnp.zeros(()), "a": {"b": jnp.ones(())}}
+            return {"a.c": jnp.zeros(()), "a": {"c": jnp.ones(())}}
 
-    with pytest.raises(StructureError, match=r"2 arrays of the state of a rule are called '\.a\.b'"):
+    with pytest.raises(StructureError, match=r"2 arrays of the state of a rule are called '\.a\.c'"):
         Optimizer(two_params(), Dotted())

@@ -26,12 +26,13 @@ from .rule_table import CONTRIB, RULES
 # answers all questions, and the others those that hang on their own lines rather than on JAX or on the shell. Rules of
 # contrib, whose programs are larger, answer what a change of the core is likely to break.
 ANSWER_ALL = {"Adam", "Momentum", "Lion", "SM3", "ClipByGlobalNorm", "Partition", "SkipNonFinite", "WeightNorm"}
-BY_THEIR_OWN_LINES = {f.__name__ for module in (form, finite, hyperparameters) for f in CHECKS.values()
-                      if f.__module__ == module.__name__} | {
+BY_THEIR_OWN_LINES = ({f.__name__ for module in (form, finite, hyperparameters) for f in CHECKS.values()
+                       if f.__module__ == module.__name__} | {
     "check_deterministic", "check_jit_equals_eager", "check_state_has_memory_of_its_own",
     "check_names_and_order_do_not_matter", "check_chainable_is_true", "check_rule_is_a_value",
     "check_missing_gradients_are_refused", "check_keys_matter", "check_inputs_may_be_numbers", "check_eval_params",
-    "check_extra_inputs_are_forwarded"} - {"check_finite_at_other_hyperparameters"}  # fmt: skip
+    "check_extra_inputs_are_forwarded"}) - {
+        "check_finite_at_other_hyperparameters", "check_hyperparameters_may_be_arrays", "check_odd_shapes"}  # fmt: skip
 IN_CONTRIB = {"check_form_is_kept", "check_slots_are_wide", "check_state_has_memory_of_its_own",
               "check_hyperparameters_are_declared", "check_hyperparameters_are_validated", "check_chainable_is_true",
               "check_missing_gradients_are_refused"}  # fmt: skip

@@ -26,11 +26,12 @@ from optimkit.testing.hyperparameters import TOLERANCE
 from optimkit.testing.oracle import rounded, values_by_name
 from optimkit.testing.runner import inputs
 
-from .rule_table import CONTRIB, RULES
+from .rule_table import RULES
 
 WITH_ORACLE = [name for name, case in RULES.items() if case.oracle is not None]
-# Those of contrib have traces of their authors' code besides; what is drawn for them is for `make test-all`.
-DRAWN = [pytest.param(name, marks=[pytest.mark.slow] if name in CONTRIB else []) for name in WITH_ORACLE]
+# One of each kind is drawn for in `make test`, and all in `make test-all`.
+OF_EACH_KIND = {"Momentum", "Adam", "AdamW", "LARS", "RMSProp", "SM3", "Lion", "ClipByGlobalNorm", "Lookahead"}
+DRAWN = [pytest.param(name, marks=[] if name in OF_EACH_KIND else [pytest.mark.slow]) for name in WITH_ORACLE]
 STEPS = 100
 LR = np.float32(np.geomspace(0.1, 0.01, STEPS))
 

@@ -39,7 +39,10 @@ def names(rule):
         ),
         (
             rules.SkipNonFinite(rules.Momentum()),
-            [".consecutive", ".inner.t", ".inner[l.b].m", ".inner[l.w].m", ".skipped"],
+            [
+                *(".consecutive", ".inner.t", ".inner[l.b].m", ".inner[l.w].m"),
+                *(".non_finite[l.b]", ".non_finite[l.w]", ".skipped"),
+            ],
         ),
         (rules.Averaged(rules.SGD()), [".average[l.b]", ".average[l.w]", ".t"]),
         (rules.Lookahead(rules.SGD()), [".k", ".slow[l.b]", ".slow[l.w]"]),

@@ -177,6 +177,7 @@ def test_the_rule_whose_turn_it_is_not_does_not_run(update):
     assert np.isfinite(delta["w"]).all()
 
 
+@pytest.mark.slow
 @BOTH
 def test_states_that_are_no_floats_keep_their_form(update):
     """optax's select multiplies, which makes int32 of a bool and fails for a key."""
@@ -236,6 +237,7 @@ def test_each_evaluation_of_a_step_drops_the_same_units(compiled):
     close(sharp.b.value, start[1] - 0.1 * uphill[1], ulps=16)
 
 
+@pytest.mark.slow
 @either_way
 def test_gradients_are_averaged_over_a_named_axis(compiled):
     """Two devices with a batch each do what one does with both batches; without the name each goes its own way."""

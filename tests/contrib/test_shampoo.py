@@ -118,6 +118,7 @@ def test_soap_turns_with_its_parameter():
         np.testing.assert_allclose(u @ np.asarray(a) @ v.T, b, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graft", ["sgd", "adagrad", "rmsprop"])
 def test_a_grafted_step_has_the_other_rules_length_and_shampoos_direction(graft):
     grads = [np.random.default_rng(i).normal(size=(3, 4)) for i in range(4)]

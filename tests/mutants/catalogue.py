@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from optimkit import rules
 from optimkit.rules import Rule
+from optimkit.rules.averaged import wide_copies
 from optimkit.testing import runner, streams
 from tests import oracles
 from tests.mutants.operators import OPERATORS, Context, called
@@ -63,11 +64,34 @@ def oracle_scaled_by_falling(params: Any, grads: Any, lr: Any, *, factor: Any, *
     return oracles.oracle_momentum(params, grads, [x / (1 + t) for t, x in enumerate(lr)], **hyper)
 
 
+class Shown(rules.Wrapper):
+    """Holds the parameters where the inner rule evaluates, so that an oracle of trajectories sees its averages."""
+
+    chainable = False
+
+    def init(self, params: Any) -> Any:
+        return {"inner": self.inner.init(params), "position": wide_copies(params)}
+
+    def update(self, step: Any, state: Any) -> Any:
+        delta, inner = self.inner.update(step.replace(params=state["position"]), state["inner"])
+        position = rules.displace(state["position"], delta)
+        shown = self.inner.eval_params(inner, position)
+        return jax.tree.map(jnp.subtract, shown, step.params), {"inner": inner, "position": position}
+
+
+def oracle_average(params: Any, grads: Any, lr: Any, **hyper: Any) -> Any:
+    """The averages on the way of momentum."""
+    options = {name: hyper.pop(name) for name in ("decay", "start", "power") if name in hyper}
+    return wrappers.averages(oracles.oracle_momentum(params, grads, lr, **hyper), **options)
+
+
 FUNCTION = {"check_hyperparameters_matter": "a function is not 10 % more than another"}
 
 # Rows that the table of rules has not: code in them runs nowhere else.
 ROWS: dict[str, Case] = RULES | {
     "Momentum twice": Case(rules.Chain(rules.Momentum(0.5), rules.Momentum(0.8)), oracle_momentum_twice),
+    "Averaged and shown": Case(Shown(rules.Averaged(rules.Momentum(), 0.9, 2)), oracle_average),
+    "PolynomialAveraged and shown": Case(Shown(rules.PolynomialAveraged(rules.Momentum(), 8.0, 2)), oracle_average),
     "Masked for all": Case(rules.Masked(rules.Momentum(), "."), oracles.oracle_momentum),
     "Accumulated by a function": Case(
         rules.Accumulated(rules.Adam(), every_two), oracle_accumulated_by_two, expected_failures=FUNCTION
@@ -93,6 +117,9 @@ SHARED: dict[str, tuple[str, ...]] = {
     "optimkit.rules.adam_variants:debiased": ("LaProp", "AMSGrad"),
     "optimkit.rules.adam_variants:ema": ("LaProp", "GrokFast"),
     "optimkit.rules.adam_variants:sma_length": ("RAdam",),
+    "optimkit.rules.averaged:Average": ("Averaged", "Averaged and shown"),
+    "optimkit.rules.averaged:Averaged": ("Averaged", "Averaged and shown"),
+    "optimkit.rules.averaged:PolynomialAveraged": ("PolynomialAveraged", "PolynomialAveraged and shown"),
     "optimkit.rules.averaged:wide_copies": ("Averaged", "Lookahead"),
     "optimkit.rules.clipping:clipped": ("ClipByBlockRMS", "Adafactor"),
     "optimkit.rules.clipping:rms": ("ClipByBlockRMS", "Adafactor"),

@@ -8,10 +8,6 @@ EQUIVALENT: dict[str, str] = {
     "if isinstance(x, jax.Array) and x.dtype == dtype and (not x.weak_type): return x -> pass": (
         "What is left converts the array to the dtype that it has, which returns it as it is: only time is lost."
     ),
-    "averaged.Averaged._average comparison_off: n > 1 -> n >= 1": (
-        "At n = 1 the weight is 1 / 1, or (1 - decay) / (1 - decay), so average + (p - average) * weight is p, which "
-        "is what the other branch gives."
-    ),
     "averaged.Lookahead.update not_cast: widened(delta, step.params) -> delta": (
         "It widens displacements of rules that return narrow ones. The inner rule is Momentum, a LeafRule, whose "
         "displacements have the dtype of the arithmetic: widening returns them as they are."
@@ -49,11 +45,6 @@ EQUIVALENT: dict[str, str] = {
 
 # Mistakes that the kit does not see, with what it would have to do.
 SURVIVORS: dict[str, str] = {
-    "averaged.Averaged._average correction_of_first_step: "
-    "numerics.one_minus_pow(self.decay, count) -> numerics.one_minus_pow(self.decay, 1.0)": (
-        "It changes what is evaluated and no step. The kit looks at the form of eval_params and has no oracle of its "
-        "values; test_wrappers_averaged.py has one."
-    ),
     "numerics.safe_divide case_dropped: jnp.where(zero, 1.0, denominator) -> denominator": (
         "It changes derivatives at a denominator of 0 and no value. The kit differentiates by the learning rate, away "
         "from 0, and not by gradients that are 0; test_numerics.py does."
@@ -66,10 +57,13 @@ SURVIVORS: dict[str, str] = {
         "The count of steps left out is for people to read, and nothing is computed from it. What a count must begin "
         "with no check can know; test_wrappers_gated.py does."
     ),
-    "compose.Partition.update wrong_logic: "
-    "grad_fn and (lambda part: self._split(grad_fn(moved(part)), routes)[i]) -> "
-    "grad_fn or (lambda part: self._split(grad_fn(moved(part)), routes)[i])": (
-        "A route is given the function of all parameters, not of its own. No rule of the rows asks for grad_fn, and "
-        "the kit looks whether an input arrives, not whether a part of the parameters can be put into it."
+    "gated.SkipNonFinite.update option_ignored: "
+    "[jnp.all(jnp.isfinite(step.value))] if 'value' in self.needs else [] -> []": (
+        "A loss that is not finite is let through where all gradients are. The rule inside of the row asks for no "
+        "loss, and the kit's losses are finite; test_wrappers_gated.py has one that is not."
+    ),
+    "gated.SkipNonFinite.update counter_overflows: numerics.count_up(n) -> n + 1": (
+        "It counts gradients that are not finite, of one parameter. The kit takes counters to their end with steps "
+        "whose gradients are finite, which this one does not count."
     ),
 }
