@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from optimkit.errors import NonFiniteError, message
 from optimkit.rules import SkipNonFinite, lookup
@@ -38,7 +37,7 @@ def _check_guards(where: str, opt: Any, max_consecutive: int | None) -> None:
     limit = max_consecutive if max_consecutive is not None else min(own, default=None)
     if not guards or limit is None or max(runs, default=0) <= limit:
         return
-    counts = {name.param: int(np.sum(jax.device_get(v.value))) for name, v in state
+    counts = {name.param: int(v.value) for name, v in state
               if name.param is not None and "non_finite" in (*name.before[-1:], *name.after)}  # fmt: skip
     worst = sorted((name for name, n in counts.items() if n and name), key=lambda name: -counts[name])
     shown = ", ".join(f"{name!r} {counts[name]} times" for name in worst[:8]) or "that of the loss"
